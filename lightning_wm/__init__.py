@@ -1,0 +1,1 @@
+"""World models that you can plan through, in PyTorch Lightning."""

@@ -1,0 +1,57 @@
+"""Randomness by name: every draw is a function of (seed, stream, counters).
+
+Counters are what a checkpoint holds anyway (update, episode, decision), so a
+resumed run draws what the uninterrupted one would have drawn. Where there are
+several ranks, the rank is the first counter of every stream but `init`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+STREAMS = ("init", "replay", "environment", "exploration", "planner", "model")
+
+
+def key(seed: int, stream: str, *counters: int) -> int:
+    """A 63-bit integer that depends on the seed, the stream and every counter.
+
+    Raises:
+        ValueError: `stream` is none of `STREAMS`.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"unknown random stream {stream!r}; expected one of {', '.join(STREAMS)}")
+    text = ":".join([str(int(seed)), stream, *(str(int(counter)) for counter in counters)])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, stream: str, *counters: int) -> torch.Generator:
+    """A CPU generator for one named draw; two calls with equal arguments draw the same."""
+    return torch.Generator().manual_seed(key(seed, stream, *counters))
+
+
+@contextmanager
+def scope(seed: int, stream: str, *counters: int) -> Iterator[None]:
+    """Seed torch's global state inside the block and restore it afterwards.
+
+    For library code that draws from global state (initialisers, `rsample`).
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(key(seed, stream, *counters))
+        yield
+
+
+def normal(shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Standard normal noise `[E, *shape]`, row e from generator e alone.
+
+    Drawn on the CPU in float32 and then moved, so that every device and
+    precision sees the same numbers.
+    """
+    rows = [torch.randn(*shape, generator=one) for one in generators]
+    return torch.stack(rows).to(device=like.device, dtype=like.dtype)
