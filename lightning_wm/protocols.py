@@ -66,6 +66,9 @@ class WorldModel(Protocol):
     def continues(self, state: State) -> Tensor:
         """Probability that the episode goes on after `state`, `[M]`, in [0, 1]."""
 
+    def observation_error(self, state: State, observation: TensorDictBase) -> Tensor:
+        """Mean squared error `[M]` of what the state decodes to, in the space of the reconstruction loss."""
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -75,6 +78,8 @@ class Trajectory:
     """`[M, H, A]`."""
     states: State
     """States after each action, every tensor `[H, M, ...]`."""
+    weights: Tensor
+    """`[H+1, M]` or `[H+1, 1]`: discount^k times the probability that the episode goes on after k steps."""
 
     def flat(self) -> State:
         """The states as one batch `[H*M, ...]`, time first."""

@@ -20,6 +20,8 @@ class TaskConfig:
     """`dmc/<task>` of dm_control's suite (dmc/cartpole_swingup) or `gym/<id>` of Gymnasium (gym/Pendulum-v1)."""
     action_repeat: int = 1
     """Env steps that each action is held for; rewards are summed over them."""
+    max_decisions: int | None = None
+    """End episodes as truncated after this many decisions; null keeps the task's own length."""
 
 
 @dataclass(frozen=True)

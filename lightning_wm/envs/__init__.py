@@ -1,0 +1,55 @@
+"""Tasks become TorchRL environments here: `make_env(task, observation, environments)`.
+
+Importing this package imports neither torch nor a simulator. It looks at
+`MUJOCO_GL` first, because TorchRL and dm_control import MuJoCo and fail where
+that variable names a library that the machine does not have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_wm.envs import gl
+from lightning_wm.envs.gl import rendering_problem
+
+if TYPE_CHECKING:
+    from lightning_wm.config.schema import ObservationConfig, TaskConfig
+    from lightning_wm.envs.batched import SimulatorEnv
+    from lightning_wm.protocols import Spaces
+
+__all__ = ["make_env", "rendering_problem", "spaces", "task_names"]
+
+gl.guard()
+
+
+def make_env(task: TaskConfig, observation: ObservationConfig, environments: int = 1) -> SimulatorEnv:
+    """E simulators of a task as one TorchRL environment of batch `[E]`.
+
+    Args:
+        task: `dmc/<task>`, `gym/<id>` or another registered prefix, with its action repeat.
+        observation: `state`, `pixels` or `both`, and how pixels are drawn.
+        environments: E.
+
+    Raises:
+        UserError: unknown task, no usable action bounds, pixels on a machine that cannot draw them.
+    """
+    from lightning_wm.envs.batched import SimulatorEnv
+
+    return SimulatorEnv(task, observation, environments)
+
+
+def spaces(env: Any) -> Spaces:
+    """What a TorchRL environment with our keys shows and takes."""
+    from lightning_wm.protocols import Spaces
+
+    shown = env.observation_spec
+    vector = shown["observation"].shape[-1] if "observation" in shown.keys() else None  # noqa: SIM118
+    image = tuple(shown["pixels"].shape[-3:]) if "pixels" in shown.keys() else None  # noqa: SIM118
+    return Spaces(action=env.action_spec.shape[-1], observation=vector, pixels=image)
+
+
+def task_names() -> list[str]:
+    """Every task of dm_control's suite that can be learned here, as `dmc/<domain>_<task>`."""
+    from lightning_wm.envs.dmc import task_names as names
+
+    return names()

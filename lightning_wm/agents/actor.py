@@ -1,0 +1,163 @@
+"""A world model and a planner as something that plays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from lightning_wm import rng
+from lightning_wm.protocols import Planner, Problem, State, WorldModel
+
+
+class WorldModelActor(TensorDictModuleBase):
+    """Filters what it sees and plans the next action.
+
+    Usable as `policy=` of any `env.rollout` (episodes are told apart by `is_init`), or by hand with
+    `reset()` and `act(observation)`.
+
+    Args:
+        model: filters observations.
+        planner: chooses actions.
+        problem: what the planner optimises.
+        seed: of the streams planner and exploration.
+        rank: first counter of those streams.
+        noise: standard deviation of Gaussian noise added to planned actions; 0 for evaluation.
+    """
+
+    def __init__(
+        self, model: WorldModel, planner: Planner, problem: Problem, seed: int = 0, rank: int = 0, noise: float = 0.0
+    ) -> None:
+        super().__init__()
+        spaces = model.spaces
+        self.in_keys = [
+            name
+            for name, present in (("observation", spaces.observation), ("pixels", spaces.pixels))
+            if present is not None
+        ]
+        self.out_keys = ["action"]
+        self.model, self.planner, self.problem = model, planner, problem
+        self.seed, self.rank, self.noise = seed, rank, noise
+        self.episode = 0
+        """Number of the first environment's episode; environment e plays `episode + e`."""
+        self.plan: TensorDict | None = None
+        """The last plan, of batch `[E]`."""
+        self.milliseconds = 0.0
+        """Wall time of the last call of the planner, over the environments in the call."""
+        self._state: State | None = None
+
+    # ---- the contract of protocols.Actor
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Forget the episodes of all environments, or of those where `mask` `[E]` is True."""
+        if mask is None or self._state is None or bool(mask.all()):
+            self._state = None
+            return
+        self._fresh |= mask.to(self._fresh.device)
+
+    def act(self, observation: Any) -> Any:
+        """The next action in [-1, 1].
+
+        Args:
+            observation: a TensorDict or a mapping with `observation` and/or `pixels`, batched `[E, ...]` or not;
+                tensors or arrays.
+
+        Returns:
+            A tensor (for tensors) or an array (for arrays) `[E, A]` or `[A]`.
+        """
+        seen, batched, arrays = self._batch(observation)
+        if self._state is None or self._fresh.shape[0] != seen.shape[0]:
+            self._begin(seen.shape[0])
+        action = self._decide(seen)
+        result = action if batched else action[0]
+        return result.cpu().numpy() if arrays else result
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write `action`; environments whose `is_init` is set begin a new episode."""
+        if "is_init" in tensordict.keys():
+            self.reset(tensordict["is_init"].reshape(-1))
+        batch = tensordict.batch_size
+        seen = tensordict.select(*self.in_keys)
+        action = self.act(seen.reshape(-1) if len(batch) else seen)
+        tensordict["action"] = action.reshape(*batch, -1)
+        return tensordict
+
+    # ---- inside
+
+    def _batch(self, observation: Any) -> tuple[TensorDict, bool, bool]:
+        """Observations as a TensorDict `[E]`; whether they were batched, and whether they were arrays."""
+        ranks = {"observation": 1, "pixels": 3}
+        values = {name: observation[name] for name in self.in_keys}
+        arrays = isinstance(observation, Mapping) and not any(isinstance(v, Tensor) for v in values.values())
+        tensors = {name: torch.as_tensor(value) for name, value in values.items()}
+        batched = all(value.ndim > ranks[str(name)] for name, value in tensors.items())
+        if not batched:
+            tensors = {name: value.unsqueeze(0) for name, value in tensors.items()}
+        environments = next(iter(tensors.values())).shape[0]
+        return TensorDict(tensors, [environments]).to(self._like().device), batched, arrays
+
+    def _like(self) -> Tensor:
+        return next(iter(self.model.initial(1).values()))
+
+    def _begin(self, environments: int) -> None:
+        like = self._like()
+        self._state = self.model.initial(environments)
+        self._action = like.new_zeros(environments, self.problem.action)
+        self._memory: TensorDictBase = self.planner.memory(environments, self.problem.action, like)
+        self._fresh = torch.zeros(environments, dtype=torch.bool, device=like.device)
+        self._decision = [0] * environments
+        self._queue: list[Tensor] = []
+        self._first = [self.episode + index for index in range(environments)]
+
+    def _forget(self) -> None:
+        """Begin anew in the environments that were reset one by one."""
+        if not bool(self._fresh.any()):
+            return
+        assert self._state is not None
+        keep = ~self._fresh
+        self._state = {k: v * keep.view(-1, *[1] * (v.ndim - 1)) for k, v in self._state.items()}
+        self._action = self._action * keep[:, None]
+        self._memory["valid"] = self._memory["valid"] & keep
+        for index in self._fresh.nonzero().flatten().tolist():
+            self._decision[index] = 0
+            self._first[index] += len(self._first)
+        self._queue = []
+        self._fresh = torch.zeros_like(self._fresh)
+
+    @torch.no_grad()
+    def _decide(self, seen: TensorDict) -> Tensor:
+        self._forget()
+        assert self._state is not None
+        self._state = self.model.filter(self._state, self._action, seen)
+        if not self._queue:
+            self._queue = self._think(self._state)
+        action = self._queue.pop(0)
+        if self.noise:
+            action = (action + self.noise * rng.normal(action.shape[1:], self._generators("exploration"), action)).clamp(
+                -1.0, 1.0
+            )
+        self._action = action
+        self._decision = [count + 1 for count in self._decision]
+        return action.clone()
+
+    def _think(self, state: State) -> list[Tensor]:
+        """Plan, and queue the next `replan` actions."""
+        start = time.perf_counter()
+        plan = self.planner.plan(self.problem, state, self._memory, self._generators("planner"))
+        self.milliseconds = 1e3 * (time.perf_counter() - start) / len(self._first)
+        self.plan, self._memory = plan, plan["memory"]
+        replan = getattr(self.planner.config, "replan", 1)
+        if replan == 1:
+            return [plan["action"]]
+        return list(plan["actions"][:, :replan].unbind(1))
+
+    def _generators(self, stream: str) -> list[torch.Generator]:
+        return [
+            rng.generator(self.seed, stream, self.rank, episode, decision)
+            for episode, decision in zip(self._first, self._decision, strict=True)
+        ]

@@ -1,0 +1,91 @@
+"""A checkpoint at the end of every turn; replay is referenced, never embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_wm.callbacks.evaluation import Evaluate
+from lightning_wm.callbacks.rollout import Rollout
+from lightning_wm.errors import UserError
+
+FORMAT = 1
+
+
+class TurnCheckpoint(Checkpoint):
+    """Writes `turn-NNNNN.ckpt` after every turn, keeps the newest two, and `best.ckpt` beside them.
+
+    What it adds to Lightning's file under the key `lightning_wm`: counters
+    and replay state of every rank, and the length of metrics.jsonl. On
+    resume they are put back, and what was written later is discarded.
+
+    Args:
+        folder: for checkpoints.
+        rollout: its counters are saved.
+        metrics: the file whose length is noted, or None.
+        evaluate: says when the weights are the best so far; or None.
+        keep: how many of the newest are kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rollout: Rollout,
+        metrics: Path | None = None,
+        evaluate: Evaluate | None = None,
+        keep: int = 2,
+    ) -> None:
+        self.folder, self.rollout, self.metrics, self.evaluate, self.keep = folder, rollout, metrics, evaluate, keep
+        self._ranks: list[dict[str, Any]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._ranks = self._gather(trainer)
+        trainer.save_checkpoint(self.folder / f"turn-{self.rollout.counters.turns:05d}.ckpt")
+        if self.evaluate is not None and self.evaluate.is_best:
+            self._save_best(trainer, pl_module)
+        if trainer.is_global_zero:
+            for old in sorted(self.folder.glob("turn-*.ckpt"))[: -self.keep]:
+                old.unlink()
+
+    def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Weights alone: for evaluation, not for going on."""
+        if trainer.is_global_zero:
+            checkpoint: dict[str, Any] = {"state_dict": pl_module.state_dict()}
+            self.on_save_checkpoint(trainer, pl_module, checkpoint)
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.folder / "best.ckpt")
+
+    def _gather(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
+        """Counters and replay state of every rank, in the order of ranks."""
+        replay = trainer.datamodule.replay  # type: ignore[attr-defined]
+        here = {"counters": self.rollout.state_dict(), "replay": replay.state()}
+        if trainer.world_size == 1:
+            return [here]
+        ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(ranks, here)
+        return ranks
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        length = self.metrics.stat().st_size if self.metrics is not None and self.metrics.exists() else 0
+        checkpoint["lightning_wm"] = {"format": FORMAT, "ranks": self._ranks, "metrics_bytes": length}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        saved = checkpoint["lightning_wm"]
+        if len(saved["ranks"]) != trainer.world_size:
+            raise UserError(
+                f"the run was trained on {len(saved['ranks'])} ranks, now there are {trainer.world_size}; "
+                f"type trainer.devices={len(saved['ranks'])}, or run=<a new folder>"
+            )
+        rank = saved["ranks"][trainer.global_rank]
+        trainer.datamodule.replay.restore(rank["replay"])  # type: ignore[attr-defined]
+        self.rollout.load_state_dict(rank["counters"])
+        if trainer.is_global_zero and self.metrics is not None and self.metrics.exists():
+            with self.metrics.open("r+b") as file:
+                file.truncate(saved["metrics_bytes"])

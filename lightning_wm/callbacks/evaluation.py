@@ -1,0 +1,91 @@
+"""Judging a run while it trains: own environments, own seeds, no exploration noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from torchrl.envs import EnvBase
+
+from lightning_wm.callbacks.report import Reporter
+from lightning_wm.callbacks.rollout import Rollout
+from lightning_wm.config.schema import EvaluationConfig
+from lightning_wm.play import Episode, play_many
+from lightning_wm.protocols import Planner
+
+
+class Evaluate(pl.Callback):
+    """Plays `config.episodes` episodes every `config.every` env steps, on rank 0.
+
+    Sets `is_best` when the mean return is the highest so far, for the
+    checkpoint that is taken after it.
+
+    Args:
+        make: builds the environments when they are first needed.
+        rollout: whose counters and planner are used.
+        planner: what acts; None for agents that act by themselves.
+        config: how often and how many.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], EnvBase],
+        rollout: Rollout,
+        planner: Planner | None = None,
+        config: EvaluationConfig | None = None,
+    ) -> None:
+        self.make, self.rollout, self.planner = make, rollout, planner
+        self.config = config or EvaluationConfig()
+        self.best = -np.inf
+        self.is_best = False
+        self._done = 0
+        self._env: EnvBase | None = None
+        self._report = Reporter(rollout.counters)
+
+    @property
+    def env(self) -> EnvBase:
+        """The evaluation's own environments."""
+        if self._env is None:
+            self._env = self.make()
+        return self._env
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.is_best = False
+        every, reached = self.config.every, self.rollout.counters.env_steps
+        if every == 0 or self.config.episodes == 0 or reached // every == self._done:
+            return
+        self._done = reached // every
+        score = 0.0
+        if trainer.is_global_zero:
+            score = float(np.mean([episode.total for episode in self._play(trainer, pl_module)]))
+        score = trainer.strategy.broadcast(score)
+        self.is_best = score > self.best
+        self.best = max(self.best, score)
+        self.log("evaluation/return", score, logger=False, rank_zero_only=True, batch_size=1)
+
+    def _play(self, trainer: pl.Trainer, pl_module: Any) -> list[Episode]:
+        self.rollout.phase = "evaluating"
+        actor = pl_module.actor(self.planner, seed=self.config.seed)
+        seeds = range(self.config.seed, self.config.seed + self.config.episodes)
+        episodes = play_many(self.env, actor, seeds, self._decided)
+        self._report(trainer, {"evaluation/return": float(np.mean([episode.total for episode in episodes]))})
+        return episodes
+
+    def _decided(self) -> None:
+        for listener in self.rollout.listeners:
+            listener()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best mean return and how many evaluations are done."""
+        return {"best": float(self.best), "done": self._done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self._done = state_dict["best"], state_dict["done"]

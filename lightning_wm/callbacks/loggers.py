@@ -1,0 +1,76 @@
+"""Where metrics go: one JSON object a line, and TensorBoard with env steps on its x axis."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_wm.callbacks.rollout import Counters
+
+COUNTERS = ("env_steps", "agent_steps", "episodes")
+
+
+class JSONLinesLogger(Logger):
+    """Appends to metrics.jsonl; every line begins with the run's counters.
+
+    Args:
+        path: the file.
+        counters: of the run.
+    """
+
+    def __init__(self, path: Path, counters: Counters) -> None:
+        super().__init__()
+        self.path, self.counters = path, counters
+
+    @property
+    def name(self) -> str:
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write one line; values that are not finite become null."""
+        line: dict[str, Any] = {"updates": step or 0, **{name: getattr(self.counters, name) for name in COUNTERS}}
+        line["seconds"] = round(self.counters.seconds, 3)
+        for name, value in metrics.items():
+            if name not in ("epoch", "step"):
+                line[name] = float(value) if math.isfinite(value) else None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class EnvStepTensorBoard(TensorBoardLogger):
+    """TensorBoard whose x axis is env steps.
+
+    Args:
+        folder: where event files go.
+        counters: of the run.
+    """
+
+    def __init__(self, folder: Path, counters: Counters, **kwargs: Any) -> None:
+        super().__init__(save_dir=folder, name="", version="", **kwargs)
+        self.counters = counters
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars at the current number of env steps."""
+        values = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
+        super().log_metrics(values, step=self.counters.env_steps)

@@ -1,0 +1,113 @@
+"""What a person sees while a run trains."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from lightning_wm.callbacks.rollout import Rollout
+
+SHOWN = {"train/loss/total": "loss", "train/loss/reward": "reward", "train/loss/kl": "kl"}
+
+
+class RunProgress(ProgressBar):
+    """Env steps, updates, the last return, losses, milliseconds per decision and the time left.
+
+    On a terminal a bar that also moves while episodes are played; elsewhere
+    a line every `every` seconds.
+
+    Args:
+        rollout: whose counters are shown.
+        every: seconds between lines where there is no terminal.
+        console: where to write; standard error by default.
+    """
+
+    def __init__(self, rollout: Rollout, every: float = 10.0, console: Console | None = None) -> None:
+        super().__init__()
+        self.rollout, self.every = rollout, every
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._enabled = True
+        self._line = 0.0
+        self._start = (0.0, 0)
+        self._agent: Any = None
+
+    def disable(self) -> None:
+        """Show nothing from now on."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show again."""
+        self._enabled = True
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._agent = pl_module
+        if not trainer.is_global_zero:
+            self.disable()
+        elif self.console.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.fields[phase]:>13}"), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, TextColumn("{task.description}"), console=self.console, refresh_per_second=4)
+            self._task = self._bar.add_task("", total=self.rollout.budget, phase="starting")
+            self._bar.start()
+        self._start = (time.monotonic(), self.rollout.counters.env_steps)
+        self.rollout.listeners.append(self.refresh)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.refresh()
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self.refresh()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.refresh in self.rollout.listeners:
+            self.rollout.listeners.remove(self.refresh)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
+    def refresh(self) -> None:
+        """Show where the run is; costs nothing when shown a moment ago."""
+        now = time.monotonic()
+        if not self._enabled or now - self._line < (0.25 if self._bar else self.every):
+            return
+        self._line = now
+        text = self.text(now)
+        if self._bar is not None:
+            done = min(self.rollout.counters.env_steps, self.rollout.budget)
+            self._bar.update(self._task, completed=done, description=text, phase=self.rollout.phase)
+        else:
+            self.console.print(f"{self.rollout.phase:>13}  {text}", highlight=False)
+
+    def text(self, now: float) -> str:
+        """One line of figures."""
+        counters, rollout = self.rollout.counters, self.rollout
+        updates = self._agent.global_step if self._agent is not None else 0
+        parts = [f"{counters.env_steps:,}/{rollout.budget:,} env steps", f"{updates:,} updates"]
+        if not math.isnan(rollout.last_return):
+            parts.append(f"return {rollout.last_return:.1f}")
+        losses = getattr(self._agent, "last", {})
+        parts += [f"{label} {float(losses[name]):.2f}" for name, label in SHOWN.items() if name in losses]
+        if not math.isnan(rollout.milliseconds):
+            parts.append(f"{rollout.milliseconds:.0f} ms/decision")
+        left = self._left(now)
+        if left is not None:
+            parts.append(f"{left // 60:.0f}:{left % 60:02.0f} left")
+        return " | ".join(parts)
+
+    def _left(self, now: float) -> float | None:
+        """Seconds to go at the rate since the start."""
+        begin, before = self._start
+        done = self.rollout.counters.env_steps - before
+        if done <= 0:
+            return None
+        return max(0.0, (self.rollout.budget - self.rollout.counters.env_steps) * (now - begin) / done)

@@ -1,0 +1,182 @@
+"""Collecting experience: at the start of every turn, whole episodes with the current planner."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torchrl.envs import EnvBase
+
+from lightning_wm import rng
+from lightning_wm.agents.random import RandomActor
+from lightning_wm.callbacks.report import Reporter
+from lightning_wm.config.schema import RolloutConfig
+from lightning_wm.envs import spaces
+from lightning_wm.play import Episode, play
+from lightning_wm.protocols import Actor, Planner
+
+
+@dataclass
+class Counters:
+    """How far a run is; part of every checkpoint."""
+
+    env_steps: int = 0
+    """Over all ranks."""
+    agent_steps: int = 0
+    """Over all ranks."""
+    episodes: int = 0
+    """Over all ranks."""
+    rank_episodes: int = 0
+    """Of this rank: the number of the next one."""
+    turns: int = 0
+    seconds: float = 0.0
+    """Wall time of training, earlier processes included."""
+
+
+class Rollout(pl.Callback):
+    """Plays the seed episodes before the first update, then whole episodes at the start of every turn.
+
+    A turn is one epoch: collect `config.env_steps` more, then learn. After
+    the turn that reaches `env_steps` the Trainer is told to stop.
+
+    Args:
+        env: a batch of `[E]` environments; with several ranks, this rank's own.
+        planner: what acts; None for agents that act by themselves.
+        config: how much, and with how much noise.
+        env_steps: the run's budget, seed episodes included, over all ranks.
+        seed: of the streams environment, exploration and planner.
+        pretrain_updates: updates after the seed episodes, in whole turns without collecting.
+    """
+
+    def __init__(
+        self,
+        env: EnvBase,
+        planner: Planner | None = None,
+        config: RolloutConfig | None = None,
+        env_steps: int = 100_000,
+        seed: int = 0,
+        pretrain_updates: int = 0,
+    ) -> None:
+        self.env, self.planner = env, planner
+        self.config = config or RolloutConfig()
+        self.budget, self.seed, self.pretrain_updates = env_steps, seed, pretrain_updates
+        self.counters = Counters()
+        self.actor: Actor | None = None
+        self.phase = "starting"
+        self.last_return = math.nan
+        self.milliseconds = math.nan
+        """Of the newest decision."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called after every decision: progress, signals."""
+        self._clock: float | None = None
+        self._report = Reporter(self.counters)
+
+    # ---- Lightning's hooks
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock = time.monotonic() - self.counters.seconds
+        agent: Any = pl_module
+        self.actor = agent.actor(self.planner, seed=self.seed, rank=trainer.global_rank, noise=self.config.noise)
+        if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
+            self._seed_episodes(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.counters.turns >= self._pretrain_turns(trainer):
+            self._turn(trainer)
+        self.phase = "learning"
+        self._learning = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.counters.turns += 1
+        self.tick()
+        self._report(trainer, {"time/update": time.monotonic() - self._learning})
+        if self.counters.env_steps >= self.budget:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters of this rank."""
+        return asdict(self.counters)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from these counters."""
+        for name, value in state_dict.items():
+            setattr(self.counters, name, value)
+
+    # ---- collecting
+
+    def tick(self) -> None:
+        """Bring the wall time up to date."""
+        if self._clock is not None:
+            self.counters.seconds = time.monotonic() - self._clock
+
+    def _pretrain_turns(self, trainer: pl.Trainer) -> int:
+        return math.ceil(self.pretrain_updates / max(1, int(trainer.num_training_batches)))
+
+    def _seed_episodes(self, trainer: pl.Trainer) -> None:
+        self.phase = "seed episodes"
+        actor = RandomActor(
+            spaces(self.env).action, self.env.batch_size[0], self.config.hold, self.seed, trainer.global_rank
+        )
+        while self.counters.episodes < self.config.seed_episodes:
+            self._round(trainer, actor)
+
+    def _turn(self, trainer: pl.Trainer) -> None:
+        self.phase = "collecting"
+        actor: Any = self.actor
+        stop = self.config.stop_noise_after
+        actor.noise = 0.0 if stop is not None and self.counters.env_steps >= stop else self.config.noise
+        begin, target = time.monotonic(), self.counters.env_steps + self.config.env_steps
+        while self.counters.env_steps < target:
+            self._round(trainer, actor)
+        self._report(trainer, {"time/collect": time.monotonic() - begin})
+
+    def _round(self, trainer: pl.Trainer, actor: Any) -> None:
+        """One episode per environment, committed to replay when all have ended."""
+        first, rank = self.counters.rank_episodes, trainer.global_rank
+        seeds = [rng.key(self.seed, "environment", rank, first + row) % 2**31 for row in range(self.env.batch_size[0])]
+        actor.episode = first
+        episodes = play(self.env, actor, seeds, keep=True, on_decision=self._decided)
+        replay = trainer.datamodule.replay  # type: ignore[attr-defined]
+        for episode in episodes:
+            replay.extend(episode.transitions)
+        self._count(trainer, episodes)
+        self._log(trainer, episodes)
+
+    def _decided(self) -> None:
+        self.milliseconds = getattr(self.actor, "milliseconds", math.nan)
+        for listener in self.listeners:
+            listener()
+
+    def _count(self, trainer: pl.Trainer, episodes: list[Episode]) -> None:
+        here = [sum(e.env_steps for e in episodes), sum(e.length for e in episodes), len(episodes)]
+        total = torch.tensor(here, dtype=torch.float64, device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            total = trainer.strategy.reduce(total, reduce_op="sum")  # type: ignore[assignment]
+        env_steps, agent_steps, count = (int(value) for value in total.tolist())
+        self.counters.env_steps += env_steps
+        self.counters.agent_steps += agent_steps
+        self.counters.episodes += count
+        self.counters.rank_episodes += len(episodes)
+        self.tick()
+
+    def _log(self, trainer: pl.Trainer, episodes: list[Episode]) -> None:
+        count = len(episodes)
+        self.last_return = sum(e.total for e in episodes) / count
+        measured = {
+            "rollout/return": self.last_return,
+            "rollout/length": sum(e.length for e in episodes) / count,
+            "replay/transitions": float(len(trainer.datamodule.replay)),  # type: ignore[attr-defined]
+        }
+        times = [value for e in episodes for value in e.milliseconds]
+        if times:
+            scores = torch.tensor([pair for e in episodes for pair in e.scores])
+            measured["plan/ms"] = float(torch.tensor(times).median())
+            measured["time/plan"] = sum(times) / 1e3
+            measured["plan/score_first"], measured["plan/score_best"] = scores.mean(0).tolist()
+            measured["plan/fallbacks"] = float(sum(e.fallbacks for e in episodes))
+        self._report(trainer, measured)

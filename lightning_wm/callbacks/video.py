@@ -1,0 +1,88 @@
+"""Films of episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import lightning.pytorch as pl
+import numpy as np
+from torchrl.envs import EnvBase
+
+from lightning_wm.callbacks.evaluation import Evaluate
+from lightning_wm.errors import LightningWMError
+from lightning_wm.play import Episode, play
+from lightning_wm.protocols import Actor
+from lightning_wm.registry import register
+
+FPS = 25
+
+
+def film(env: EnvBase, actor: Actor, seed: int, path: Path, size: int = 256) -> Episode:
+    """Play one episode and write it as a video, one frame per decision.
+
+    Args:
+        env: environments of batch `[E]`; the first is filmed.
+        actor: what acts.
+        seed: of the filmed episode.
+        path: an .mp4 file; its folder is made.
+        size: height and width in pixels.
+
+    Raises:
+        UserError: this machine cannot render.
+    """
+    frames: list[np.ndarray[Any, Any]] = []
+    view: Any = env
+
+    def shoot() -> None:
+        frames.append(np.asarray(view.frame(0, size)))
+
+    episode = play(env, actor, [seed + row for row in range(env.batch_size[0])], on_decision=shoot)[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
+        for frame in frames[: episode.length]:
+            writer.append_data(frame)
+    return episode
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """When to film."""
+
+    every: int = 10_000
+    """Env steps between two films."""
+    size: int = 256
+    """Height and width in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.size < 16:
+            raise ValueError(f"callbacks.video: every={self.every}, size={self.size}: expected at least 1 and 16")
+
+
+@register("callback", "video")
+class Video(pl.Callback):
+    """Films an evaluation episode every so many env steps; says once why it cannot."""
+
+    Config = VideoConfig
+
+    def __init__(self, config: VideoConfig | None = None) -> None:
+        self.config = config or VideoConfig()
+        self._done = 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)  # type: ignore[attr-defined]
+        if evaluate is None or not trainer.is_global_zero or self._done < 0:
+            return
+        reached = evaluate.rollout.counters.env_steps
+        if reached // self.config.every == self._done:
+            return
+        self._done = reached // self.config.every
+        actor = pl_module.actor(evaluate.planner, seed=evaluate.config.seed)
+        path = Path(trainer.default_root_dir) / "videos" / f"{reached}.mp4"
+        try:
+            film(evaluate.env, actor, evaluate.config.seed, path, self.config.size)
+        except LightningWMError as error:
+            self._done = -1
+            pl_module.print(f"no video: {error}")

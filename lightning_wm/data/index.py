@@ -1,0 +1,127 @@
+"""What a replay folder says about itself: two small JSON files, nothing that could be executed.
+
+`index.json` is written once: format, capacity, slots and the layout of every
+file. `commit.json` is replaced with every episode: how much of the files
+counts. Neither is trusted: the index is compared with what the caller expects,
+and names and sizes of files follow from the caller's spaces, not from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_wm.data.schema import Field
+from lightning_wm.errors import UserError
+from lightning_wm.io import write_json
+
+FORMAT = 1
+LARGEST = 1_000_000  # bytes of a JSON file; ours have a few hundred
+
+
+@dataclass(frozen=True)
+class Commit:
+    """How much of a replay folder counts."""
+
+    transitions: int = 0
+    """Transitions of all committed episodes since the folder was made, overwritten ones included."""
+    episodes: int = 0
+    """Committed episodes since the folder was made."""
+    begun: int = 0
+    """Highest count of transitions that a write was ever begun up to: what lies `slots` before it may be gone."""
+
+
+def damaged(folder: Path, why: str) -> UserError:
+    """The error for a folder that cannot be read."""
+    return UserError(f"replay folder {folder} is damaged: {why}; restore it from a copy, or choose another run=")
+
+
+def layout(capacity: int, slots: int, fields: dict[str, Field]) -> dict[str, Any]:
+    """The content of `index.json`."""
+    keys = {name: {"dtype": str(f.dtype).removeprefix("torch."), "shape": list(f.shape)} for name, f in fields.items()}
+    return {"format": FORMAT, "capacity": capacity, "slots": slots, "keys": keys}
+
+
+def sync(path: Path) -> None:
+    """Bring a file's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(LARGEST + 1)
+        content = json.loads(text) if len(text) <= LARGEST else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path.parent, f"{path.name} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise damaged(path.parent, f"{path.name} does not hold an object")
+    return content
+
+
+def _count(path: Path, content: dict[str, Any], name: str) -> int:
+    value = content.get(name)
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise damaged(path.parent, f"{path.name} has {name}={value!r}, expected a count")
+    return value
+
+
+def read_slots(folder: Path, capacity: int, fields: dict[str, Field]) -> int:
+    """The slots of an existing folder, after comparing it with what is asked for.
+
+    Raises:
+        UserError: the index is damaged, or the folder was made for something else.
+    """
+    path = folder / "index.json"
+    found = _read(path)
+    slots = _count(path, found, "slots")
+    faults = [
+        f"{name} is {found.get(name)!r} there, {value!r} asked for"
+        for name, value in _flat(layout(capacity, slots, fields)).items()
+        if _flat(found).get(name) != value
+    ]
+    faults += [f"{name} is there, not asked for" for name in _flat(found).keys() - _flat(layout(0, 0, fields)).keys()]
+    if faults:
+        raise UserError(
+            f"replay folder {folder} was made with other settings: {'; '.join(faults)}; "
+            "use those again or choose another run="
+        )
+    if slots < capacity:
+        raise damaged(folder, f"{path.name} has {slots} slots for a capacity of {capacity}")
+    return slots
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    keys = content.get("keys")
+    rest = {name: value for name, value in content.items() if name != "keys"}
+    return rest | (dict(keys) if isinstance(keys, dict) else {})
+
+
+def read_commit(folder: Path) -> Commit:
+    """What of an existing folder counts.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "commit.json"
+    found = _read(path)
+    commit = Commit(**{name: _count(path, found, name) for name in ("transitions", "episodes", "begun")})
+    if commit.begun < commit.transitions or commit.episodes > commit.transitions:
+        raise damaged(folder, f"{path.name} has counts that contradict each other")
+    return commit
+
+
+def write_commit(folder: Path, commit: Commit) -> None:
+    """Replace `commit.json`, whole or not at all.
+
+    Raises:
+        DiskError: the file system refuses.
+    """
+    write_json(folder / "commit.json", asdict(commit))

@@ -1,0 +1,250 @@
+"""E simulators in one process as one TorchRL environment of batch `[E]`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from lightning_wm import registry, rng
+from lightning_wm.config.schema import ObservationConfig, TaskConfig
+from lightning_wm.envs.simulator import Simulator, nearest
+from lightning_wm.errors import EnvironmentFailure, LightningWMError, UserError
+
+KINDS = ("state", "pixels", "both")
+QUALITIES = ("fast", "standard")
+
+
+def _check(task: TaskConfig, observation: ObservationConfig, environments: int) -> None:
+    faults = [
+        (environments < 1, f"environments is {environments}, expected 1 or more"),
+        (task.action_repeat < 1, f"task.action_repeat is {task.action_repeat}, expected 1 or more"),
+        (observation.kind not in KINDS, f"observation.kind is {observation.kind!r}, expected {', '.join(KINDS)}"),
+        (
+            observation.render.quality not in QUALITIES,
+            f"observation.render.quality is {observation.render.quality!r}, expected {', '.join(QUALITIES)}",
+        ),
+        (observation.render.size < 1, f"observation.render.size is {observation.render.size}, expected 1 or more"),
+    ]
+    wrong = [text for fault, text in faults if fault]
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+def _build(task: TaskConfig, observation: ObservationConfig) -> Simulator:
+    prefix, slash, name = task.name.partition("/")
+    if not slash or not name:
+        from lightning_wm.envs.dmc import task_names
+
+        raise UserError(
+            f"task.name is {task.name!r}, expected dmc/<task> or gym/<id>{nearest('dmc/' + task.name, task_names())}"
+        )
+    simulator: Simulator = registry.lookup("environment", prefix)(name, observation)
+    return simulator
+
+
+class SimulatorEnv(EnvBase):  # type: ignore[misc]
+    """E independent simulators, stepped one after the other.
+
+    Every step returns `observation` float32 `[E, O]` and/or `pixels` uint8
+    `[E, 3, X, Y]`, `reward` float32 `[E, 1]` (summed over the action repeat),
+    `terminated`, `truncated`, `done`, `is_init` bool `[E, 1]` and `env_steps`
+    int64 `[E, 1]`: env steps really taken, fewer than the repeat where the
+    episode ended within it, 0 after a reset.
+
+    A row that is done and not reset stays as it is: its last observation,
+    reward 0, done, 0 env steps. So E episodes of different lengths can be
+    played side by side.
+    """
+
+    def __init__(self, task: TaskConfig, observation: ObservationConfig, environments: int = 1) -> None:
+        _check(task, observation, environments)
+        super().__init__(device=torch.device("cpu"), batch_size=torch.Size([environments]))
+        self.task, self.shown = task, observation
+        self.simulators = [_build(task, observation) for _ in range(environments)]
+        self._low, self._high = self.simulators[0].low, self.simulators[0].high
+        self._limit: int | None = getattr(task, "max_decisions", None)
+        self._now = self._allocate()
+        self._views: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in self._now.items()}
+        self._decisions = [0] * environments
+        self._age = [0] * environments
+        self._begun = np.zeros(environments, bool)
+        self._seeds: list[int | None] = [None] * environments
+        self._specify()
+        if "pixels" in self._now:
+            self._try_rendering()
+
+    def _allocate(self) -> dict[str, Tensor]:
+        """What each row shows now; rows of a finished episode keep their last values."""
+        rows, size = len(self.simulators), self.shown.render.size
+        now = {name: torch.zeros(rows, 1, dtype=torch.bool) for name in ("terminated", "truncated", "is_init")}
+        now["env_steps"] = torch.zeros(rows, 1, dtype=torch.int64)
+        if self.shown.kind != "pixels":
+            now["observation"] = torch.zeros(rows, self.simulators[0].size)
+        if self.shown.kind != "state":
+            now["pixels"] = torch.zeros(rows, 3, size, size, dtype=torch.uint8)
+        return now
+
+    def _specify(self) -> None:
+        batch, rows = self.batch_size, len(self.simulators)
+        shown: dict[str, Any] = {
+            "is_init": Binary(shape=(rows, 1), dtype=torch.bool),
+            "env_steps": Bounded(0, self.task.action_repeat, shape=(rows, 1), dtype=torch.int64),
+        }
+        if "observation" in self._now:
+            shown["observation"] = Unbounded(self._now["observation"].shape, dtype=torch.float32)
+        if "pixels" in self._now:
+            shown["pixels"] = Bounded(0, 255, shape=self._now["pixels"].shape, dtype=torch.uint8)
+        self.observation_spec = Composite(**shown, shape=batch)
+        self.action_spec = Bounded(-1.0, 1.0, shape=(rows, len(self._low)), dtype=torch.float32)
+        self.reward_spec = Unbounded((rows, 1), dtype=torch.float32)
+        ends = {name: Binary(shape=(rows, 1), dtype=torch.bool) for name in ("done", "terminated", "truncated")}
+        self.full_done_spec = Composite(**ends, shape=batch)
+
+    def _try_rendering(self) -> None:
+        """Find out now, not in the middle of a run, whether pictures can be drawn."""
+        self.simulators[0].reset(None)
+        self.simulators[0].render(self.shown.render.size)
+
+    def _set_seed(self, seed: int | None) -> None:
+        """The next episode of row e, and all that follow it, depend on (seed, e) only."""
+        rows = range(len(self.simulators))
+        self._seeds = [None if seed is None else rng.key(seed, "environment", row) for row in rows]
+
+    def _reset(
+        self, tensordict: TensorDictBase | None = None, seeds: Sequence[int | None] | None = None, **_: Any
+    ) -> TensorDict:
+        """Begin episodes, of the rows in `_reset` or of all; `seeds` has one entry per row, None for no seed."""
+        rows = len(self.simulators)
+        if seeds is not None and len(seeds) != rows:
+            raise ValueError(f"reset got {len(seeds)} seeds for {rows} environments; give one for each")
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        chosen = np.ones(rows, bool) if mask is None else mask.reshape(rows).numpy()
+        given = self._seeds if seeds is None else list(seeds)
+        for row in np.flatnonzero(chosen).tolist():
+            self._begin(row, self._seeds[row] if given[row] is None else given[row])
+        self._views["is_init"][:, 0] = chosen
+        self._views["env_steps"][:] = 0
+        self._check_observations()
+        return TensorDict(self._snapshot(), batch_size=self.batch_size, device=self.device)
+
+    def _begin(self, row: int, seed: int | None) -> None:
+        self._seeds[row] = None
+        self._decisions[row] = self._age[row] = 0
+        self._views["terminated"][row] = self._views["truncated"][row] = False
+        with self._failing(row):
+            self.simulators[row].reset(seed)
+            self._look(row)
+        self._begun[row] = True
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        views, rows = self._views, len(self.simulators)
+        if not self._begun.all():
+            raise RuntimeError(f"environment {int(self._begun.argmin())} was never reset; call env.reset() first")
+        live = ~(views["terminated"] | views["truncated"])[:, 0]
+        partial = tensordict.get("_step", None)
+        if partial is not None:
+            live &= partial.reshape(rows).numpy()
+        actions = self._scaled(tensordict.get("action"), live)
+        rewards = torch.zeros(rows, 1)
+        views["is_init"][:] = False
+        views["env_steps"][:] = 0
+        for row in np.flatnonzero(live).tolist():
+            rewards[row] = self._advance(row, actions[row])
+        self._check_observations()
+        result = self._snapshot()
+        result["reward"] = rewards
+        return TensorDict(result, batch_size=self.batch_size, device=self.device)
+
+    def _scaled(self, action: Tensor, live: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Actions `[E, A]` from [-1, 1], where they are clipped to, to the simulator's bounds."""
+        values = action.detach().to("cpu", torch.float64).numpy()
+        if not np.isfinite(values).all():
+            bad = [row for row in np.flatnonzero(live) if not np.isfinite(values[row]).all()]
+            if bad:
+                raise ValueError(
+                    f"the action of environment {bad[0]} is not finite: {values[bad[0]].tolist()}; "
+                    f"expected {values.shape[1]} numbers in [-1, 1]"
+                )
+        half = (self._high - self._low) / 2
+        scaled: NDArray[np.float64] = np.clip(self._low + half + half * values, self._low, self._high)
+        return scaled
+
+    def _advance(self, row: int, action: NDArray[np.float64]) -> float:
+        """Hold one action for the repeat or until the episode ends; the summed reward."""
+        simulator, total, taken = self.simulators[row], 0.0, 0
+        terminated = truncated = False
+        with self._failing(row):
+            while taken < self.task.action_repeat and not (terminated or truncated):
+                reward, terminated, truncated = simulator.step(action)
+                total += reward
+                taken += 1
+                self._age[row] += 1
+                if not math.isfinite(reward):
+                    raise EnvironmentFailure(f"{self._where(row)}: the reward is {reward}, expected a finite number")
+            self._look(row)
+        self._decisions[row] += 1
+        limit = self._limit is not None and self._decisions[row] >= self._limit
+        self._views["terminated"][row] = terminated
+        self._views["truncated"][row] = truncated or (limit and not terminated)
+        self._views["env_steps"][row] = taken
+        return total
+
+    def _look(self, row: int) -> None:
+        if "observation" in self._views:
+            self.simulators[row].observe(self._views["observation"][row])
+        if "pixels" in self._views:
+            self._views["pixels"][row] = self.simulators[row].render(self.shown.render.size).transpose(2, 0, 1)
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        """Copies, because the caller keeps what it gets and the buffers go on changing."""
+        result = {name: tensor.clone() for name, tensor in self._now.items()}
+        result["done"] = result["terminated"] | result["truncated"]
+        return result
+
+    def _check_observations(self) -> None:
+        vector = self._views.get("observation")
+        if vector is None or np.isfinite(vector).all():
+            return
+        row = int(np.flatnonzero(~np.isfinite(vector).all(axis=1))[0])
+        raise EnvironmentFailure(f"{self._where(row)}: the observation is not finite: {vector[row].tolist()}")
+
+    @contextmanager
+    def _failing(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except LightningWMError:
+            raise
+        except Exception as error:
+            raise EnvironmentFailure(f"{self._where(row)}: {type(error).__name__}: {error}") from error
+
+    def _where(self, row: int) -> str:
+        return f"task {self.task.name} failed in environment {row} at env step {self._age[row]} of its episode"
+
+    def frame(self, index: int = 0, size: int | None = None) -> NDArray[np.uint8]:
+        """Draw environment `index` as it is now, uint8 `[X, Y, 3]`; for videos, of state vectors too.
+
+        Args:
+            index: row of E.
+            size: height and width; None for `observation.render.size`. dm_control draws up to 480.
+
+        Raises:
+            UserError: this machine or this task cannot draw.
+        """
+        return self.simulators[index].render(size or self.shown.render.size).copy()
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Free the simulators and their renderers; calling it again does nothing."""
+        if not self.is_closed:
+            for simulator in self.simulators:
+                simulator.close()
+        super().close(raise_if_closed=raise_if_closed)

@@ -1,0 +1,153 @@
+"""dm_control's suite: `dmc/<domain>_<task>` (arXiv:2006.12983)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_wm.config.schema import ObservationConfig, RenderConfig
+from lightning_wm.envs import gl
+from lightning_wm.envs.simulator import bounds, nearest
+from lightning_wm.errors import UserError
+from lightning_wm.registry import register
+
+
+def suite() -> Any:
+    """dm_control's suite, imported with a drawing library that this machine has.
+
+    Raises:
+        UserError: a mujoco that dm_control does not work with, or dm_control cannot be imported.
+    """
+    version = metadata.version("mujoco")
+    if int(version.split(".")[0]) >= 4:
+        raise UserError(
+            f"mujoco {version} is installed and dm_control does not work with it; "
+            'expected 3.17 or later 3.x: type `pip install "mujoco>=3.17,<4"`'
+        )
+    gl.prepare()
+    try:
+        from dm_control import suite as imported
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"dm_control cannot be imported ({type(error).__name__}: {error}); "
+            "if OpenGL is at fault, set MUJOCO_GL=disabled and use observation.kind=state"
+        ) from error
+    return imported
+
+
+def task_names() -> list[str]:
+    """Every task of the suite with bounded actions, as `dmc/<domain>_<task>`."""
+    return [f"dmc/{domain}_{task}" for domain, task in suite().ALL_TASKS if domain != "lqr"]
+
+
+def _find(name: str) -> tuple[str, str]:
+    # Some domains have underscores (ball_in_cup), so a name cannot simply be split.
+    known = {f"{domain}_{task}": (domain, task) for domain, task in suite().ALL_TASKS}
+    if name not in known:
+        raise UserError(
+            f"dm_control's suite has no task {name!r}{nearest(name, known)} "
+            "`lightning_wm.envs.task_names()` lists them all"
+        )
+    return known[name]
+
+
+@register("environment", "dmc")
+class DMControl:
+    """One task of the suite; actions of the suite's bounds, one control step at a time."""
+
+    def __init__(self, name: str, observation: ObservationConfig) -> None:
+        self.name = f"dmc/{name}"
+        domain, task = _find(name)
+        with _quiet():
+            self._env = suite().load(domain, task)
+        spec = self._env.action_spec()
+        low, high = (np.broadcast_to(side, spec.shape) for side in (spec.minimum, spec.maximum))
+        self.low, self.high = bounds(self.name, low, high)
+        self._shown: dict[str, Any] = {}
+        self.size = sum(int(np.prod(one.shape)) for one in self._env.observation_spec().values())
+        self._render = observation.render
+        self._cameras: dict[int, Any] = {}
+        _set_quality(self._env.physics.model.vis, observation.render)
+
+    def reset(self, seed: int | None) -> None:
+        """Begin an episode; with a seed, from a random state that depends on nothing else."""
+        if seed is not None:
+            self._env.task.random.seed(seed % 2**32)
+        self._shown = self._env.reset().observation
+
+    def step(self, action: NDArray[np.float64]) -> tuple[float, bool, bool]:
+        """One control step; an episode that ends with discount 0 terminated, any other was truncated."""
+        result = self._env.step(action)
+        self._shown = result.observation
+        ended = result.last()
+        terminated = ended and result.discount == 0
+        return float(result.reward), terminated, ended and not terminated
+
+    def observe(self, out: NDArray[np.float32]) -> None:
+        """The observation dictionary in its own order, scalars included."""
+        start = 0
+        for value in self._shown.values():
+            length = np.size(value)
+            out[start : start + length] = np.ravel(value)
+            start += length
+
+    def render(self, size: int) -> NDArray[np.uint8]:
+        """The camera's picture.
+
+        Raises:
+            UserError: no OpenGL, no such camera, or larger than the framebuffer.
+        """
+        if size not in self._cameras:
+            self._cameras[size] = self._camera(size)
+        image: NDArray[np.uint8] = self._cameras[size].render()
+        return image
+
+    def _camera(self, size: int) -> Any:
+        # One camera for the whole life: physics.render builds a scene for every picture.
+        from dm_control.mujoco.engine import Camera
+
+        problem = gl.rendering_problem()
+        if problem:
+            raise UserError(f"task {self.name} cannot be drawn: {problem}")
+        try:
+            return Camera(self._env.physics, height=size, width=size, camera_id=self._render.camera)
+        except ValueError as error:
+            raise UserError(
+                f"task {self.name} cannot be drawn with size {size}, camera {self._render.camera}: {error}"
+            ) from error
+        except Exception as error:
+            raise UserError(f"task {self.name} cannot be drawn: OpenGL failed with {error}") from error
+
+    def close(self) -> None:
+        """Free the scenes, the OpenGL context and MuJoCo's data."""
+        for camera in self._cameras.values():
+            camera.scene.free()
+        self._cameras.clear()
+        self._env.physics.free()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MuJoCo's deprecation notes about dm_control's own model files off the screen."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _set_quality(visual: Any, render: RenderConfig) -> None:
+    """Before the first picture: MuJoCo reads these when it makes its drawing context."""
+    if render.quality == "fast":
+        visual.quality.shadowsize = 0
+        visual.quality.offsamples = 0
+    visual.global_.offwidth = max(visual.global_.offwidth, render.size)
+    visual.global_.offheight = max(visual.global_.offheight, render.size)

@@ -1,0 +1,66 @@
+"""What a simulator must offer to be played as a row of a batched environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_wm.errors import UserError
+
+LARGEST_BOUND = 1e6
+
+
+class Simulator(Protocol):
+    """One episode after another of one task; built as `cls(name, observation)`.
+
+    `name` is the task without its prefix, `observation` an `ObservationConfig`.
+    Register with `@register("environment", "<prefix>")`.
+    """
+
+    low: NDArray[np.float64]
+    """Lower action bounds `[A]`, finite."""
+    high: NDArray[np.float64]
+    """Upper action bounds `[A]`, finite."""
+    size: int
+    """O: length of the state vector."""
+
+    def reset(self, seed: int | None) -> None:
+        """Begin an episode: from this seed exactly, or from the simulator's own stream."""
+
+    def step(self, action: NDArray[np.float64]) -> tuple[float, bool, bool]:
+        """Hold `action` `[A]` (within the bounds) for one env step; reward, terminated, truncated."""
+
+    def observe(self, out: NDArray[np.float32]) -> None:
+        """Write the state vector into `out` `[O]`."""
+
+    def render(self, size: int) -> NDArray[np.uint8]:
+        """The picture now, `[size, size, 3]`; may be overwritten by the next call."""
+
+    def close(self) -> None:
+        """Free native memory; the simulator is not used afterwards."""
+
+
+def bounds(task: str, low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Action bounds as flat float64 arrays `[A]`.
+
+    Raises:
+        UserError: a bound is missing or beyond ±1e6, so that [-1, 1] cannot be scaled to it.
+    """
+    flat = np.asarray(low, np.float64).ravel(), np.asarray(high, np.float64).ravel()
+    largest = max((float(np.abs(side).max(initial=0.0)) for side in flat), default=0.0)
+    if not largest <= LARGEST_BOUND:
+        raise UserError(
+            f"task {task} has action bounds of ±{largest:g}, expected at most ±{LARGEST_BOUND:g}: "
+            "[-1, 1] cannot be scaled to them; choose another task"
+        )
+    return flat
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` with up to three near names, or nothing."""
+    near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,191 @@
+"""From a configuration to the objects that do the work."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger
+from torchrl.envs import EnvBase
+
+from lightning_wm import rng
+from lightning_wm.callbacks.checkpoint import TurnCheckpoint
+from lightning_wm.callbacks.evaluation import Evaluate
+from lightning_wm.callbacks.loggers import EnvStepTensorBoard, JSONLinesLogger
+from lightning_wm.callbacks.progress import RunProgress
+from lightning_wm.callbacks.rollout import Rollout
+from lightning_wm.config import Config
+from lightning_wm.data.datamodule import ReplayDataModule
+from lightning_wm.envs import make_env, spaces
+from lightning_wm.errors import UserError
+from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint
+from lightning_wm.play import play_many
+from lightning_wm.protocols import Actor, Spaces
+from lightning_wm.registry import build, lookup
+from lightning_wm.results import Evaluation, summarise
+
+
+@dataclass
+class Experiment:
+    """Everything of one run, built but not started."""
+
+    config: Config
+    run: RunDirectory
+    trainer: pl.Trainer
+    agent: Any
+    data: ReplayDataModule
+    rollout: Rollout
+    environments: Callable[[int], EnvBase]
+    """Builds that many environments of the task."""
+
+
+def build_agent(config: Config, seen: Spaces) -> Any:
+    """Model and LightningModule, initialised by the seed alone."""
+    with rng.scope(config.seed, "init"):
+        model = build("model", config.model, seen)
+        return build("agent", config.agent, model, seed=config.seed, log_every=config.logging.every)
+
+
+def environments(config: Config) -> Callable[[int], EnvBase]:
+    """What builds E environments of the configured task."""
+    return lambda count: make_env(config.task, config.observation, count)
+
+
+def build_experiment(config: Config, run: RunDirectory) -> Experiment:
+    """Assemble a run.
+
+    Raises:
+        UserError: more devices than the machine has, an unknown task, pixels without GL.
+    """
+    check_devices(config)
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    make = environments(config)
+    env = make(config.rollout.environments)
+    agent = build_agent(config, spaces(env))
+    if config.trainer.compile:
+        agent.model.compile_update()
+    updates = config.trainer.updates_per_turn
+    data = ReplayDataModule(config.replay, spaces(env), run.path / "replay", config.seed, updates)
+    planner = build("planner", config.planner)
+    rollout = Rollout(env, planner, config.rollout, config.env_steps, config.seed, config.trainer.pretrain_updates)
+    judged = min(config.evaluation.environments, config.evaluation.episodes)
+    evaluate = Evaluate(lambda: make(max(1, judged)), rollout, planner, config.evaluation)
+    extra = [_callback(name, fields) for name, fields in config.callbacks.items()]
+    checkpoint = TurnCheckpoint(run.checkpoints, rollout, run.metrics, evaluate)
+    callbacks: list[pl.Callback] = [rollout, evaluate, *extra, checkpoint]
+    if config.logging.progress:
+        callbacks.append(RunProgress(rollout))
+    trainer = _trainer(config, run, callbacks, _loggers(config, run, rollout))
+    return Experiment(config, run, trainer, agent, data, rollout, make)
+
+
+def _callback(name: str, fields: Any) -> pl.Callback:
+    callback: pl.Callback = lookup("callback", name)(fields)
+    return callback
+
+
+def _loggers(config: Config, run: RunDirectory, rollout: Rollout) -> list[Logger]:
+    loggers: list[Logger] = [JSONLinesLogger(run.metrics, rollout.counters)]
+    if config.logging.tensorboard:
+        loggers.append(EnvStepTensorBoard(run.path / "tensorboard", rollout.counters))
+    return loggers
+
+
+def _trainer(
+    config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
+) -> pl.Trainer:
+    # Lightning advises a DataLoader with workers; batches here are slices of mapped memory.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    turns = max(1, config.evaluation.every // max(1, config.rollout.env_steps))
+    return pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        strategy=config.trainer.strategy,
+        precision=config.trainer.precision,  # type: ignore[arg-type]
+        max_epochs=-1,
+        limit_train_batches=config.trainer.updates_per_turn,
+        check_val_every_n_epoch=turns,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        log_every_n_steps=1,
+        enable_progress_bar=config.logging.progress,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run.path),
+    )
+
+
+def check_devices(config: Config) -> None:
+    """Refuse more ranks than the machine can carry.
+
+    Raises:
+        UserError: says how many there are.
+    """
+    wanted, accelerator = config.trainer.devices, config.trainer.accelerator
+    gpus = torch.cuda.device_count()
+    if accelerator == "auto":
+        accelerator = "gpu" if gpus else "cpu"
+    if accelerator in ("gpu", "cuda"):
+        if wanted > gpus:
+            hint = f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu"
+            raise UserError(f"trainer.devices={wanted}: this machine has {gpus} GPUs; type {hint}")
+    elif wanted > (cores := len(os.sched_getaffinity(0))):
+        raise UserError(f"trainer.devices={wanted}: this machine has {cores} cores; type trainer.devices={cores}")
+
+
+def load_weights(agent: Any, path: Path) -> dict[str, Any]:
+    """Put a checkpoint's weights into an agent and return what fit added to it.
+
+    Raises:
+        UserError: the file is damaged, foreign or of another model.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        agent.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit the run's config.yaml ({first}); expected the model it was saved with"
+                        ) from error
+    added: dict[str, Any] = checkpoint["lightning_wm"]
+    return added
+
+
+def evaluate_planner(
+    config: Config,
+    agent: Any,
+    planner_config: Any,
+    env: EnvBase,
+    *,
+    episodes: int,
+    seed: int,
+    env_steps: int,
+    checkpoint: str = "last",
+    on_decision: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up."""
+    actor: Actor = agent.actor(build("planner", planner_config), seed=seed)
+    played = play_many(env, actor, range(seed, seed + episodes), on_decision)
+    return summarise(
+        played,
+        task=config.task.name,
+        agent=config.agent.name,
+        observation=config.observation.kind,
+        planner=planner_config.name,
+        settings=asdict(planner_config),
+        env_steps=env_steps,
+        checkpoint=checkpoint,
+        run_seed=config.seed,
+        seed=seed,
+        environments=env.batch_size[0],
+    )

@@ -1,0 +1,114 @@
+"""Train: `python -m lightning_wm.fit recipe=quickstart`.
+
+The same command starts a run, continues it, and when it is complete prints
+its table again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_wm import config as configuration
+from lightning_wm.errors import UserError, exits
+
+if TYPE_CHECKING:
+    from lightning_wm.experiment import Experiment
+    from lightning_wm.io import RunDirectory
+
+
+@exits
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = list(argv or [])
+    if "--help" in arguments or "-h" in arguments:
+        print(configuration.help_text(arguments))
+        return 0
+    if "recipe=list" in arguments:
+        for name, about in configuration.recipe_names():
+            print(f"{name:28} {about}")
+        return 0
+    loaded = configuration.load(arguments)
+    if "--print" in arguments:
+        print(configuration.printed(loaded))
+        return 0
+    return _fit(loaded, arguments)
+
+
+def _first_rank() -> bool:
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
+    from lightning_wm.experiment import build_experiment
+    from lightning_wm.io import RunDirectory
+
+    run = RunDirectory(configuration.run_directory(loaded))
+    owner = _first_rank()
+    if owner:
+        run.lock()
+    try:
+        checkpoint = _prepare(run, loaded, arguments) if owner else _newest(run)
+        experiment = build_experiment(loaded.config, run)
+        if checkpoint is None or not _complete(checkpoint, loaded.config.env_steps):
+            _train(experiment, checkpoint)
+        return _finish(experiment) if experiment.trainer.is_global_zero else 0
+    finally:
+        run.unlock()
+
+
+def _newest(run: RunDirectory) -> Path | None:
+    path = run.checkpoint("last")
+    return path if path.exists() else None
+
+
+def _prepare(run: RunDirectory, loaded: configuration.Loaded, arguments: list[str]) -> Path | None:
+    """Write down a new run, or see that the one in the directory may go on."""
+    if not run.exists():
+        run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
+        return None
+    if loaded.config.resume == "never":
+        raise UserError(f"{run.path} holds a run and resume=never; type resume=auto, or run=<a new folder>")
+    differences = configuration.differences(configuration.read_tree(run.config), loaded.tree)
+    if differences:
+        listed = "\n  ".join(differences)
+        raise UserError(
+            f"{run.path} holds a run with another configuration:\n  {listed}\n"
+            "expected the same one to go on; type run=<a new folder> to start another"
+        )
+    return _newest(run)
+
+
+def _complete(checkpoint: Path, env_steps: int) -> bool:
+    from lightning_wm.io import load_checkpoint
+
+    ranks = load_checkpoint(checkpoint)["lightning_wm"]["ranks"]
+    return bool(ranks and ranks[0]["counters"]["env_steps"] >= env_steps)
+
+
+def _train(experiment: Experiment, checkpoint: Path | None) -> None:
+    if checkpoint is not None:
+        print(f"going on from {checkpoint}", file=sys.stderr)
+    experiment.trainer.fit(experiment.agent, experiment.data, ckpt_path=str(checkpoint) if checkpoint else None)
+    experiment.rollout.env.close()
+    if experiment.trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _finish(experiment: Experiment) -> int:
+    """The final table, the learning curve, a video; once, then read back."""
+    from lightning_wm.closing import close_run
+
+    close_run(experiment)
+    return 0
+
+
+def _script() -> Any:
+    raise SystemExit(main())
+
+
+if __name__ == "__main__":
+    _script()

@@ -1,0 +1,159 @@
+"""What planners share: the mode they run in, memory, the fallback, the plan they hand out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from lightning_wm.planners.objective import score
+from lightning_wm.planners.search import Score, Search
+from lightning_wm.protocols import ORIGINS, Problem, State
+
+RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with, before it becomes a plan."""
+
+    candidates: Tensor
+    """`[E, N, H, A]` in [-1, 1]."""
+    score: Tensor
+    """`[E, N]`, -inf where not finite."""
+    origin: Tensor
+    """`[E, N]`, indices into `ORIGINS`."""
+    plan: Tensor
+    """`[E, H, A]`, what is executed, in [-1, 1]."""
+    plan_score: Tensor
+    """`[E]`, the score of `plan`; -inf where nothing finite was found."""
+    first: Tensor
+    """`[E]`, the best score before anything was improved."""
+    memory: dict[str, Tensor]
+    """What the next plan starts from, `[E, ..., H, A]`, not yet shifted; names as in `slots`."""
+
+
+class BasePlanner:
+    """A planner as its `search`; see `protocols.Planner` for what `plan` takes and returns."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = type(self).Config() if config is None else config  # type: ignore[attr-defined]
+        self._warned = False
+
+    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+        """Look for good plans; runs without gradients and outside inference mode."""
+        raise NotImplementedError(f"{type(self).__name__}.search: write the planner here")
+
+    def slots(self, action: int) -> dict[str, tuple[int, ...]]:
+        """Shapes `(..., H, A)` of what is remembered from one plan to the next."""
+        return {"actions": (self.config.horizon, action)}
+
+    def scorer(self, problem: Problem) -> Score:
+        """The function that scores plans, `objective.score` or a compiled form of it."""
+        return score
+
+    def memory(self, environments: int, action: int, like: Tensor) -> TensorDict:
+        """An empty warm start of batch `[E]`: zeros, and `valid` False."""
+        empty = {name: like.new_zeros(environments, *shape) for name, shape in self.slots(action).items()}
+        valid = torch.zeros(environments, dtype=torch.bool, device=like.device)
+        return TensorDict({**empty, "valid": valid}, [environments])
+
+    def plan(
+        self, problem: Problem, state: State, memory: TensorDictBase | None, generators: Sequence[torch.Generator]
+    ) -> TensorDict:
+        """Plan for E environments; works in every gradient mode and leaves the model's gradients alone."""
+        with torch.inference_mode(False), torch.no_grad():
+            own = {name: value.clone() for name, value in state.items()}
+            latents = getattr(self.config, "latents", "mean")
+            search = Search(problem, own, generators, self.config.horizon, latents, self.scorer(problem))
+            start = memory.clone() if memory is not None and getattr(self.config, "warm_start", False) else None
+            return self._plan(search, self.search(search, start))
+
+    def _plan(self, search: Search, found: Found) -> TensorDict:
+        batch = [search.environments]
+        failed = found.plan_score == -torch.inf  # E
+        plan = torch.where(failed[:, None, None], self._fallback(search, failed), found.plan)
+        count = torch.ones_like(failed, dtype=torch.int64)
+        stats = {
+            "model_steps": count * search.model_steps,
+            "sequential_calls": count * search.sequential_calls,
+            "score_first": found.first,
+            "score_best": found.plan_score,
+            "fallback": failed,
+        }
+        remembered = {name: shift(value, self.config.replan) for name, value in found.memory.items()}
+        candidates = {"action": found.candidates, "score": found.score, "origin": found.origin}
+        return TensorDict(
+            {
+                "action": plan[:, 0],
+                "actions": plan,
+                "memory": TensorDict({**remembered, "valid": ~failed}, batch),
+                "candidates": TensorDict(candidates, list(found.score.shape)),
+                "stats": TensorDict(stats, batch),
+            },
+            batch,
+        )
+
+    def _fallback(self, search: Search, failed: Tensor) -> Tensor:
+        """`[E, H, A]`: the policy's action first where there is a policy, zeros otherwise."""
+        plan = search.like.new_zeros(search.environments, search.horizon, search.problem.action)
+        if not failed.any():
+            return plan
+        policy = search.problem.policy
+        if policy is not None:
+            action = mode(policy(search.state))
+            plan[:, 0] = torch.where(action.isfinite(), action, 0.0).clamp(-1, 1)
+        if not self._warned:
+            self._warned = True
+            what = "zero actions" if policy is None else "the policy"
+            warnings.warn(
+                f"{self.config.name}: no candidate's score is finite in {int(failed.sum())} of {len(failed)} "
+                f"environments; acting by {what} there. The model's predictions are NaN or infinite: "
+                "look at its losses. Said once; stats.fallback counts on.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return plan
+
+
+def mode(distribution: torch.distributions.Distribution) -> Tensor:
+    """A distribution's mode, or its mean where it has none."""
+    try:
+        return distribution.mode
+    except NotImplementedError:
+        return distribution.mean
+
+
+def shift(actions: Tensor, steps: int) -> Tensor:
+    """`[..., H, A]` moved on by `steps`; zeros follow, as in TD-MPC2 (arXiv:2310.16828)."""
+    kept = actions[..., steps:, :]
+    return torch.cat([kept, torch.zeros_like(actions[..., : actions.shape[-2] - kept.shape[-2], :])], -2)
+
+
+def valid_rows(memory: TensorDictBase | None, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What is remembered under `name`, zeros in rows that are not valid, and which rows are valid `[E]`.
+
+    Args:
+        like: the shape that is expected, `[E, ..., H, A]`.
+
+    Raises:
+        ValueError: the memory has another shape, of another planner or horizon.
+    """
+    if memory is None:
+        return torch.zeros_like(like), torch.zeros(like.shape[0], dtype=torch.bool, device=like.device)
+    value = memory.get(name, None)
+    if value is None or value.shape != like.shape:
+        shown = None if value is None else tuple(value.shape)
+        raise ValueError(f"memory[{name!r}] is {shown}, expected {tuple(like.shape)}: start from planner.memory(...)")
+    valid = memory["valid"]
+    return torch.where(valid.view(-1, *[1] * (like.ndim - 1)), value.to(like), 0.0), valid
+
+
+def pick(actions: Tensor, index: Tensor) -> Tensor:
+    """Candidates `[E, K, H, A]` of `[E, N, H, A]` at index `[E, K]`."""
+    return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

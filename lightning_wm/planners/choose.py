@@ -1,0 +1,54 @@
+"""What is executed of the candidates: the best, the mean of the elites, or one of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_wm.planners.base import pick
+from lightning_wm.planners.search import Search
+
+EXECUTE = ("best", "mean", "sample")
+
+
+def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elites: int) -> tuple[Tensor, Tensor]:
+    """The plan `[E, H, A]` that is executed and its score `[E]`.
+
+    Where the mean's own score is not finite the best candidate is executed instead.
+
+    Args:
+        candidates: `[E, N, H, A]`.
+        score: `[E, N]`, -inf where not finite.
+        execute: `best`; `mean`, of the `elites` best; `sample`, one of the `elites` best, drawn uniformly.
+        elites: K.
+    """
+    top, index = score.topk(1 if execute == "best" else elites, dim=1)  # E, K
+    plans = pick(candidates, index)  # E, K, H, A
+    if execute == "mean":
+        return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])
+    if execute == "sample":
+        chosen = draw(search, top.isfinite().to(candidates))  # E
+        return pick(plans, chosen[:, None])[:, 0], top.gather(1, chosen[:, None])[:, 0]
+    return plans[:, 0], top[:, 0]
+
+
+def average(plans: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean `[E, H, A]` of plans `[E, K, H, A]` with weights `[E, K]`; 0 where all weights are 0."""
+    weights = weights.to(plans)
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(plans.dtype).tiny)
+    return (weights[:, :, None, None] * plans).sum(1)
+
+
+def safe(search: Search, plan: Tensor, best: Tensor, best_score: Tensor) -> tuple[Tensor, Tensor]:
+    """`plan` `[E, H, A]` and its score `[E]`, or the best candidate's where that score is not finite."""
+    score = search.score(plan[:, None])[:, 0]
+    usable = score.isfinite()
+    return torch.where(usable[:, None, None], plan, best), torch.where(usable, score, best_score)
+
+
+def draw(search: Search, weights: Tensor) -> Tensor:
+    """One index `[E]` per environment with chances in proportion to weights `[E, K]`, from its own generator."""
+    ladder = weights.cumsum(1)
+    chance = torch.stack([torch.rand(1, generator=one) for one in search.generators]).to(weights)  # E, 1
+    index = torch.searchsorted(ladder, chance * ladder[:, -1:], right=True)
+    return index[:, 0].clamp(max=weights.shape[1] - 1)

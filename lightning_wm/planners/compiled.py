@@ -1,0 +1,28 @@
+"""The objective under torch.compile: one compiled function per problem and shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_wm.planners.objective import score
+from lightning_wm.protocols import Problem, State
+
+
+class CompiledScore:
+    """`objective.score`, compiled with fixed shapes; compiles again when the problem changes."""
+
+    def __init__(self) -> None:
+        self._problem: Problem | None = None
+
+    def __call__(self, problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scores `[M]`, as `objective.score`."""
+        if problem != self._problem:
+            self._problem = problem
+
+            def of_problem(state: State, actions: Tensor, noise: Tensor | None) -> Tensor:
+                return score(problem, state, actions, noise)
+
+            self._compiled = torch.compile(of_problem, dynamic=False)
+        values: Tensor = self._compiled(state, actions, noise)
+        return values

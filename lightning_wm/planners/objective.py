@@ -1,0 +1,141 @@
+"""What a plan is worth: imagine it, add up what the model predicts.
+
+    score(a_1..a_H) = sum_k discount^k * prod_{i<=k} continues(s_i) * reward(s_{k+1})  +  terms,   k = 0..H-1
+
+Plain tensors inside the time loop, heads once on all `H*M` states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_wm.errors import UserError
+from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue
+from lightning_wm.protocols import Problem, State, Term, Trajectory
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a plan is judged by."""
+
+    discount: float = 1.0
+    """Factor per agent step, in (0, 1]; 1 sums the horizon's rewards as PlaNet does."""
+    continues: bool = False
+    """Weigh rewards by the predicted probability that the episode has not ended."""
+    terminal_value: bool = False
+    """Add the value of the state that the plan ends in; the model needs a value head."""
+    action_cost: float = 0.0
+    """Weight of the penalty on squared actions."""
+    smoothness: float = 0.0
+    """Weight of the penalty on squared differences of successive actions."""
+    disagreement: float = 0.0
+    """Weight of the penalty on what the model's ensemble does not agree on."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"planner.objective.discount={self.discount}: expected a factor in (0, 1]")
+        for name in ("action_cost", "smoothness", "disagreement"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"planner.objective.{name}={getattr(self, name)}: expected a weight of at least 0")
+
+
+def problem_of(
+    model: Any,
+    *,
+    discount: float = 1.0,
+    continues: bool = False,
+    terminal_value: bool = False,
+    action_cost: float = 0.0,
+    smoothness: float = 0.0,
+    disagreement: float = 0.0,
+    policy: Callable[[State], torch.distributions.Distribution] | None = None,
+) -> Problem:
+    """The problem of acting well in a world model; the keywords are the fields of `Objective`.
+
+    Args:
+        model: a `WorldModel`, with `value` and `disagreement` where it has them.
+        policy: distribution over actions of a state, for candidates and as the fallback.
+
+    Raises:
+        UserError: a term asks for a head that the model does not have.
+    """
+    if terminal_value and getattr(model, "value", None) is None:
+        raise UserError(
+            f"planner.objective.terminal_value=true, but {type(model).__name__} has no value head; "
+            "train with an agent that learns a value, or type planner.objective.terminal_value=false"
+        )
+    if disagreement and getattr(model, "disagreement", None) is None:
+        raise UserError(
+            f"planner.objective.disagreement={disagreement}, but {type(model).__name__} has no ensemble; "
+            "type planner.objective.disagreement=0"
+        )
+    terms: list[tuple[float, Term]] = [
+        (float(terminal_value), TerminalValue()),
+        (action_cost, ActionCost(action_cost)),
+        (smoothness, Smoothness(smoothness)),
+        (disagreement, Disagreement(disagreement)),
+    ]
+    return Problem(
+        action=model.spaces.action,
+        imagine=model.imagine,
+        reward=model.reward,
+        continues=model.continues if continues else None,
+        value=getattr(model, "value", None),
+        disagreement=getattr(model, "disagreement", None),
+        policy=policy,
+        noise=model.noise,
+        discount=discount,
+        terms=tuple(term for weight, term in terms if weight),
+    )
+
+
+def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
+    """The states after each action, every tensor `[H, M, ...]`.
+
+    Args:
+        state: where the plans start, `[M, ...]`.
+        actions: `[M, H, A]`.
+        noise: of the stochastic state, `[H, M, ...]`; None follows the prior's mode.
+    """
+    states = []
+    for step, action in enumerate(actions.unbind(1)):  # M, A
+        state = problem.imagine(state, action, None if noise is None else noise[step])
+        states.append(state)
+    return {name: torch.stack([one[name] for one in states]) for name in state}
+
+
+def weights(problem: Problem, states: State, horizon: int, like: Tensor) -> Tensor:
+    """Discount^k times the probability that the episode goes on after k steps, `[H+1, M]` (`[H+1, 1]` without)."""
+    discount = problem.discount ** torch.arange(horizon + 1, device=like.device, dtype=like.dtype)[:, None]
+    if problem.continues is None:
+        return discount
+    flat = {name: value.flatten(0, 1) for name, value in states.items()}
+    goes_on = problem.continues(flat).view(horizon, -1)  # H, M
+    survival = torch.cat([torch.ones_like(goes_on[:1]), goes_on]).cumprod(0)  # H+1, M
+    return discount * survival
+
+
+def score(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> Tensor:
+    """What each plan is worth under the model, `[M]`; differentiable in the actions.
+
+    Rows do not influence each other.
+
+    Args:
+        state: where the plans start, `[M, ...]`.
+        actions: `[M, H, A]`.
+        noise: of the stochastic state, `[H, M, ...]`; None follows the prior's mode.
+    """
+    horizon = actions.shape[1]
+    states = imagine(problem, state, actions, noise)
+    trajectory = Trajectory(actions, states, weights(problem, states, horizon, actions))
+    rewards = problem.reward(trajectory.flat()).view(horizon, -1)  # H, M
+    total = (trajectory.weights[:-1] * rewards).sum(0)
+    for term in problem.terms:
+        total = total + term(problem, trajectory)
+    return total

@@ -1,0 +1,130 @@
+"""One plan's view of the model: score candidates of E environments, take gradients, count what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_wm.errors import UserError
+from lightning_wm.planners.objective import score
+from lightning_wm.protocols import Problem, State
+
+Score = Callable[[Problem, State, Tensor, Tensor | None], Tensor]
+
+
+def finite(values: Tensor) -> Tensor:
+    """The same scores with -inf where they are not finite, so that these are never chosen."""
+    return torch.where(values.isfinite(), values, -torch.inf)
+
+
+class Search:
+    """Scores of candidates `[E, N, H, A]` from the states of E environments."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        state: State,
+        generators: Sequence[torch.Generator],
+        horizon: int,
+        latents: str = "mean",
+        score: Score = score,
+    ) -> None:
+        """
+        Args:
+            state: `[E, ...]`.
+            generators: one per environment.
+            horizon: H.
+            latents: `mean` follows the prior's mode; `sample` draws the noise of the stochastic state once,
+                shared by an environment's candidates, so that scores can be compared and differentiated.
+            score: the objective, as in `objective.score`.
+        """
+        self.problem, self.state, self.generators, self.horizon = problem, state, generators, horizon
+        self.like = next(value for value in state.values() if value.is_floating_point())
+        self.environments = self.like.shape[0]
+        if len(generators) != self.environments:
+            raise ValueError(f"{len(generators)} generators for {self.environments} environments: expected one each")
+        self.model_steps = 0
+        self.sequential_calls = 0
+        self._score = score
+        self._noise = self._draw() if latents == "sample" else None  # H, E, ...
+        self._spread: dict[int, tuple[State, Tensor | None]] = {}
+
+    def _draw(self) -> Tensor | None:
+        if self.problem.noise is None:
+            return None
+        rows = [self.problem.noise((self.horizon,), one) for one in self.generators]
+        return torch.stack(rows, 1).to(self.like)
+
+    def _rows(self, candidates: int) -> tuple[State, Tensor | None]:
+        """State `[E*N, ...]` and noise `[H, E*N, ...]`: every environment's row N times."""
+        if candidates not in self._spread:
+            state = {name: value.repeat_interleave(candidates, 0) for name, value in self.state.items()}
+            noise = None if self._noise is None else self._noise.repeat_interleave(candidates, 1)
+            self._spread[candidates] = state, noise
+        return self._spread[candidates]
+
+    def _evaluate(self, actions: Tensor) -> Tensor:
+        environments, candidates, horizon, _ = actions.shape
+        self.model_steps += candidates * horizon
+        self.sequential_calls += horizon
+        state, noise = self._rows(candidates)
+        return self._score(self.problem, state, actions.flatten(0, 1), noise).view(environments, candidates)
+
+    def score(self, actions: Tensor) -> Tensor:
+        """What candidates `[E, N, H, A]` are worth, `[E, N]`; -inf where the model's answer is not finite."""
+        with torch.no_grad():
+            return finite(self._evaluate(actions))
+
+    def gradient(self, free: Tensor, bound: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The actions `bound(free)`, their scores `[E, N]` and the gradient `[E, N, H, A]` with respect to `free`.
+
+        Only the actions are differentiated: no parameter's gradient is touched. Where the gradient
+        is not finite it is 0.
+
+        Raises:
+            UserError: the score does not depend on the actions; the message says which part broke the graph.
+        """
+        with torch.enable_grad():
+            free = free.detach().requires_grad_()
+            actions = bound(free)
+            values = self._evaluate(actions)
+            gradient = None
+            if values.requires_grad:
+                (gradient,) = torch.autograd.grad(values.sum(), free, allow_unused=True)
+        if gradient is None:
+            check_differentiable(self.problem, self.state)
+            raise UserError(f"the score has no gradient with respect to the actions; {_USE_ANOTHER}")
+        return actions.detach(), finite(values.detach()), torch.where(gradient.isfinite(), gradient, 0.0)
+
+
+_USE_ANOTHER = "a planner without gradients works on it: type planner=cem"
+
+
+def _depends(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
+    usable = [one.sum() for one in outputs if one.requires_grad]
+    if not usable:
+        return False
+    found = torch.autograd.grad(usable, inputs, allow_unused=True)
+    return any(one is not None for one in found)
+
+
+def check_differentiable(problem: Problem, state: State) -> None:
+    """Walk the graph part by part: one imagined step, then every head.
+
+    Raises:
+        UserError: a part has no gradient; the message names it.
+    """
+    leaves = {name: value.detach() for name, value in state.items()}
+    like = next(value for value in leaves.values() if value.is_floating_point())
+    with torch.enable_grad():
+        action = torch.zeros(like.shape[0], problem.action, device=like.device, dtype=like.dtype).requires_grad_()
+        after = problem.imagine(leaves, action, None)
+        if not _depends([value for value in after.values() if value.is_floating_point()], [action]):
+            raise UserError(f"the model's imagine has no gradient with respect to the action; {_USE_ANOTHER}")
+        floating = {name: value.detach().requires_grad_() for name, value in after.items() if value.is_floating_point()}
+        for name in ("reward", "value"):
+            head = getattr(problem, name)
+            if head is not None and not _depends([head({**after, **floating})], list(floating.values())):
+                raise UserError(f"the model's {name} has no gradient with respect to the state; {_USE_ANOTHER}")

@@ -1,0 +1,163 @@
+"""What an evaluation found: its numbers, its file, its table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from lightning_wm.io import write_json
+from lightning_wm.play import Episode
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One planner on one checkpoint, over a list of episode seeds."""
+
+    task: str
+    agent: str
+    observation: str
+    planner: str
+    settings: dict[str, Any]
+    env_steps: int
+    """Of the checkpoint."""
+    checkpoint: str
+    run_seed: int
+    seed: int
+    """Of the first episode; the others follow it."""
+    environments: int
+    """Episodes that were played at once."""
+    returns: list[float]
+    milliseconds: list[float] = field(default_factory=list)
+    """Per decision, over the environments in the call."""
+    scores: list[float] = field(default_factory=list)
+    """Score of each executed plan under the model."""
+    model_steps: float = 0.0
+    sequential_calls: float = 0.0
+    fallbacks: int = 0
+
+    def interval95(self) -> tuple[float, float]:
+        """Student's t interval of the mean; not-a-number with one episode."""
+        if len(self.returns) < 2:
+            return (float("nan"), float("nan"))
+        error = float(stats.sem(self.returns))
+        if error == 0.0:
+            return (self.mean, self.mean)
+        low, high = stats.t.interval(0.95, len(self.returns) - 1, loc=self.mean, scale=error)
+        return (float(low), float(high))
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation of the returns (0 with one episode)."""
+        return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else 0.0
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean of the returns."""
+        return float(stats.trim_mean(self.returns, 0.25))
+
+    def quantile(self, q: float) -> float:
+        """Milliseconds per decision at a quantile; 0 where nothing was planned."""
+        return float(np.quantile(self.milliseconds, q)) if self.milliseconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented form of `evaluations/NAME.json`."""
+        return {
+            "task": self.task,
+            "agent": self.agent,
+            "observation": self.observation,
+            "planner": self.planner,
+            "settings": self.settings,
+            "env_steps": self.env_steps,
+            "checkpoint": self.checkpoint,
+            "run_seed": self.run_seed,
+            "seed": self.seed,
+            "environments": self.environments,
+            "episodes": len(self.returns),
+            "returns": self.returns,
+            "mean": self.mean,
+            "std": self.std,
+            "iqm": self.iqm,
+            "interval95": list(self.interval95()),
+            "ms_per_decision": {"median": self.quantile(0.5), "p95": self.quantile(0.95)},
+            "predicted_score": float(np.mean(self.scores)) if self.scores else None,
+            "model_steps": self.model_steps,
+            "sequential_calls": self.sequential_calls,
+            "fallbacks": self.fallbacks,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the JSON file as a whole."""
+        write_json(path, self.as_json())
+
+
+def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
+    """Gather episodes into an evaluation; `about` are the fields that episodes do not know."""
+    return Evaluation(
+        returns=[episode.total for episode in episodes],
+        milliseconds=[value for episode in episodes for value in episode.milliseconds],
+        scores=[score for episode in episodes for _, score in episode.scores],
+        model_steps=episodes[0].model_steps,
+        sequential_calls=episodes[0].sequential_calls,
+        fallbacks=sum(episode.fallbacks for episode in episodes),
+        **about,
+    )
+
+
+def paired(first: Evaluation, other: Evaluation) -> tuple[float, float, float]:
+    """Mean difference of `other` to `first` on the same episode seeds, with its 95 % interval."""
+    difference = np.asarray(other.returns) - np.asarray(first.returns)
+    mean = float(difference.mean())
+    if len(difference) < 2 or not difference.std():
+        return mean, mean, mean
+    low, high = stats.t.interval(0.95, len(difference) - 1, loc=mean, scale=stats.sem(difference))
+    return mean, float(low), float(high)
+
+
+def table(evaluations: Sequence[Evaluation]) -> Table:
+    """Evaluations as rows; with several, differences to the first are paired by episode seed."""
+    title = f"{evaluations[0].task}, {evaluations[0].env_steps:,} env steps, seeds {evaluations[0].seed}.."
+    view = Table(title=title)
+    columns = ["planner", "episodes", "return", "95 % interval", "IQM", "predicted", "ms/decision", "p95", "model steps"]
+    if len(evaluations) > 1:
+        columns.insert(4, "to the first")
+    for column in columns:
+        view.add_column(column, justify="left" if column == "planner" else "right")
+    for one in evaluations:
+        low, high = one.interval95()
+        predicted = f"{np.mean(one.scores):.1f}" if one.scores else "-"
+        cells = [
+            one.planner,
+            str(len(one.returns)),
+            f"{one.mean:.1f}",
+            f"{low:.1f} to {high:.1f}" if low == low else "-",
+            f"{one.iqm:.1f}",
+            predicted,
+            f"{one.quantile(0.5):.1f}",
+            f"{one.quantile(0.95):.1f}",
+            f"{one.model_steps:,.0f}",
+        ]
+        if len(evaluations) > 1:
+            mean, lower, upper = paired(evaluations[0], one)
+            cells.insert(4, "-" if one is evaluations[0] else f"{mean:+.1f} ({lower:+.1f} to {upper:+.1f})")
+        view.add_row(*cells)
+    return view
+
+
+def show(evaluations: Sequence[Evaluation]) -> None:
+    """Print the table to standard output, wide enough not to break where it is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table(evaluations))
