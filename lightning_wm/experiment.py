@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,6 +30,14 @@ from lightning_wm.play import play_many
 from lightning_wm.protocols import Actor, Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.results import Evaluation, summarise
+
+
+def quiet() -> None:
+    """Keep Lightning's notices that are of no use to a user of the commands off the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Batches are slices of mapped memory, not a DataLoader's; the other is Lightning's own use of torch.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 
 
 @dataclass
@@ -103,8 +112,6 @@ def _loggers(config: Config, run: RunDirectory, rollout: Rollout) -> list[Logger
 def _trainer(
     config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> pl.Trainer:
-    # Lightning advises a DataLoader with workers; batches here are slices of mapped memory.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     turns = max(1, config.evaluation.every // max(1, config.rollout.env_steps))
     return pl.Trainer(
         accelerator=config.trainer.accelerator,

@@ -43,9 +43,10 @@ def _first_rank() -> bool:
 
 
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
-    from lightning_wm.experiment import build_experiment
+    from lightning_wm.experiment import build_experiment, quiet
     from lightning_wm.io import RunDirectory
 
+    quiet()
     run = RunDirectory(configuration.run_directory(loaded))
     owner = _first_rank()
     if owner:
@@ -92,7 +93,8 @@ def _complete(checkpoint: Path, env_steps: int) -> bool:
 def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         print(f"going on from {checkpoint}", file=sys.stderr)
-    experiment.trainer.fit(experiment.agent, experiment.data, ckpt_path=str(checkpoint) if checkpoint else None)
+    where = str(checkpoint) if checkpoint is not None else None
+    experiment.trainer.fit(experiment.agent, experiment.data, ckpt_path=where, weights_only=True)
     experiment.rollout.env.close()
     if experiment.trainer.interrupted:
         raise KeyboardInterrupt

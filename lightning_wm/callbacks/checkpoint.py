@@ -44,7 +44,7 @@ class TurnCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._ranks = self._gather(trainer)
-        trainer.save_checkpoint(self.folder / f"turn-{self.rollout.counters.turns:05d}.ckpt")
+        trainer.save_checkpoint(self.folder / f"turn-{self.rollout.counters.turns:05d}.ckpt", weights_only=False)
         if self.evaluate is not None and self.evaluate.is_best:
             self._save_best(trainer, pl_module)
         if trainer.is_global_zero:

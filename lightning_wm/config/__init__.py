@@ -18,7 +18,7 @@ from lightning_wm.config.schema import (
     TaskConfig,
     TrainerConfig,
 )
-from lightning_wm.config.text import read
+from lightning_wm.config.text import read as read_tree
 
 __all__ = [
     "Config",
@@ -40,7 +40,7 @@ __all__ = [
     "options",
     "options_help",
     "printed",
-    "read",
+    "read_tree",
     "recipe_names",
     "reference_markdown",
     "run_directory",

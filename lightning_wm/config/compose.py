@@ -13,7 +13,7 @@ from typing import Any
 from lightning_wm.config.layers import Layers, expand
 from lightning_wm.config.line import Line
 from lightning_wm.config.names import hint
-from lightning_wm.config.recipes import GROUPS, PARTS, choices, group_file, names, root, shown
+from lightning_wm.config.recipes import GROUPS, PARTS, choices, group_file, names, recipe_file, shown
 from lightning_wm.config.text import read
 from lightning_wm.config.walk import TYPED
 from lightning_wm.errors import UserError
@@ -69,8 +69,8 @@ class Composition:
         path = group_file(group, name)
         if path is None and group not in PARTS:
             raise UserError(
-                f"{group}={name}: there is no such {group}{hint(name, choices(group))}; "
-                f"known: {', '.join(choices(group))} (in {where})"
+                f"{group}={name}{'' if where == TYPED else f' (in {where})'}: there is no such {group}; "
+                f"known: {', '.join(choices(group))}{hint(name, choices(group))}"
             )
         if group in PARTS:
             self.layers.drop(group)
@@ -100,8 +100,9 @@ def is_run(path: Path) -> bool:
 
 def _find(name: str, beside: Path | None = None) -> Path:
     """The file of a recipe: a shipped name, or a path (from a recipe's `defaults`, relative to it)."""
-    if name in names():
-        return root() / f"{name}.yaml"
+    shipped = recipe_file(name)
+    if shipped is not None:
+        return shipped
     try:
         path = (beside.parent if beside else Path()) / Path(name).expanduser()
         if path.is_file():
@@ -112,7 +113,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
         raise UserError(f"recipe={name}: no path that can be read ({error})") from error
     if name.endswith((".yaml", ".yml")):
         raise UserError(f"recipe={name}: there is no such file")
-    raise UserError(f"recipe={name}: there is no such recipe{hint(name, names())}; type recipe=list to see them all")
+    raise UserError(f"recipe={name}: there is no such recipe; type recipe=list to see them all{hint(name, names())}")
 
 
 def _refuse_code(tree: dict[str, Any], path: Path) -> None:
@@ -135,7 +136,7 @@ def _defaults(listed: Any, path: Path) -> list[str | tuple[str, str]]:
         else:
             wrong = next((key for key in item if key not in GROUPS), "") if isinstance(item, dict) else ""
             raise UserError(
-                f"{shown(path)}: defaults has {item!r}{hint(wrong, GROUPS) if wrong else ''}; expected a recipe "
-                f"(- dense/cheetah_run) or a group (- planner: cem), groups: {', '.join(GROUPS)}"
+                f"{shown(path)}: defaults has {item!r}; expected a recipe (- dense/cheetah_run) or a group "
+                f"(- planner: cem); groups: {', '.join(GROUPS)}{hint(wrong, GROUPS) if wrong else ''}"
             )
     return entries

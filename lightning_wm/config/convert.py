@@ -74,12 +74,9 @@ def _integer(value: Any, raw: str | None) -> int:
 
 
 def _number(value: Any, raw: str | None) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise MismatchError(expected(float))
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise MismatchError(expected(float)) from error
+    return float(value)
 
 
 def _boolean(value: Any, raw: str | None) -> bool:
@@ -115,12 +112,13 @@ _SCALARS: dict[Any, Callable[[Any, str | None], Any]] = {
 def _union(value: Any, kind: Any, raw: str | None) -> Any:
     """The member whose type it has already, else the first that takes it."""
     members = sorted(get_args(kind), key=lambda one: type(value) is not one)
+    said = []
     for one in members:
         try:
             return convert(value, one, raw)
-        except MismatchError:
-            continue
-    raise MismatchError(expected(kind))
+        except MismatchError as error:
+            said.append(str(error))
+    raise MismatchError(" or ".join(said))
 
 
 def _literal(value: Any, kind: Any, raw: str | None) -> Any:

@@ -26,7 +26,7 @@ def printed(loaded: Loaded) -> str:
     def comment(key: str) -> str:
         return f"  # {loaded.sources.get(key, 'default')}"
 
-    tree = {key: value for key, value in loaded.tree.items() if key not in ("recipe", "smoke")}
+    tree = {key: value for key, value in loaded.tree.items() if key not in ("recipe", "smoke", "trust")}
     return "\n".join(_lines(tree, "", "", comment, _escaped)) + "\n"
 
 

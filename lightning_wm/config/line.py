@@ -66,7 +66,7 @@ def _unreadable(token: str, words: Sequence[str]) -> str:
     if "=" in bare and _KEY.match(bare.partition("=")[0]):
         return f"{token}: expected key=value; type {bare}"
     if token.startswith("-"):
-        return f"{token}: there is no such flag{hint(token, FLAGS)}; settings are typed as key=value"
+        return f"{token}: there is no such flag; settings are typed as key=value{hint(token, FLAGS)}"
     if token in words:
         return f"{token}: expected key=value; type recipe={token}"
     return f"{token}: expected key=value, for example seed=1"

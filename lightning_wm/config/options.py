@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from lightning_wm.config.layers import expand
 from lightning_wm.config.line import read_line
 from lightning_wm.config.ranges import Range
-from lightning_wm.config.walk import TYPED, Walk, annotations, dotted
+from lightning_wm.config.walk import TYPED, Walk, dotted
 from lightning_wm.errors import ConfigError
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def options(
         ConfigError: all faults.
     """
     line = read_line(argv)
-    groups = [name.removesuffix("_fields") for name in hints(cls) if name.endswith("_fields")]
+    groups = [key.removesuffix("_fields") for key in dotted(cls) if key.endswith("_fields")]
     loose: dict[str, dict[str, Any]] = {group: {} for group in groups}
     own = {}
     for key, value in line.values.items():

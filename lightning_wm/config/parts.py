@@ -50,7 +50,7 @@ def build_part(walk: Walk, kind: str, tree: Any) -> Any:
         return None
     if name not in registry.names(kind):
         near = hint(name, {*registry.names(kind), *choices(kind)})
-        walk.faults.append(f"{kind}={name}: there is no {kind} {name!r}{near}; known: {_listed(kind)}")
+        walk.faults.append(f"{kind}={name}: there is no {kind} {name!r}; known: {_listed(kind)}{near}")
         return None
     return _Part(kind, name, walk).build(fields(kind, name), tree, f"{kind}.")
 
@@ -65,7 +65,7 @@ def build_callbacks(walk: Walk, tree: Any) -> dict[str, Any] | None:
         if name not in registry.names("callback"):
             near = hint(name, registry.names("callback"))
             known = ", ".join(registry.names("callback"))
-            walk.faults.append(f"callbacks.{name}: there is no callback {name!r}{near}; known: {known}")
+            walk.faults.append(f"callbacks.{name}: there is no callback {name!r}; known: {known}{near}")
             continue
         cls = fields("callback", name)
         tree_of = {} if own is None else own
@@ -92,10 +92,11 @@ class _Part(Walk):
             for one in registry.names(self.kind)
             if one != self.name and key in dotted(fields(self.kind, one), f"{self.kind}.")
         ]
-        near = hint(key, self.own)
-        whose = f"; it is a field of {', '.join(others)}" if others else ""
+        said = f"{self._said(key, value)}: {self.kind} {self.name!r} has no such field"
+        if others:
+            return f"{said}, but {', '.join(others)} has; type {self.kind}={others[0]} beside it, or leave it out"
         has = ", ".join(one.partition(".")[2] for one in self.own)
-        return f"{self._said(key, value)}: {self.kind} {self.name!r} has no such field{whose or near}; it has {has}"
+        return f"{said}{hint(key, self.own) or f'; it has {has}'}"
 
 
 def _shared(walk: Walk) -> dict[str, Any]:

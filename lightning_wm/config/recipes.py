@@ -46,10 +46,15 @@ def group_file(group: str, name: str) -> Path | None:
     return path if re.fullmatch(r"[\w-]+", name) and path.is_file() else None
 
 
+def recipe_file(name: str) -> Path | None:
+    """The file of a shipped recipe, also of one that is only inherited from."""
+    return root() / f"{name}.yaml" if name in names() or re.fullmatch(r"(dense|sparse)/base", name) else None
+
+
 def names() -> list[str]:
-    """Names of the shipped experiments, sorted: quickstart, dense/cheetah_run, ..."""
+    """Names of the shipped experiments, sorted: quickstart, dense/cheetah_run, ...; not `base`, which others share."""
     found = (path.relative_to(root()).with_suffix("") for path in root().rglob("*.yaml"))
-    return sorted(name.as_posix() for name in found if name.parts[0] not in _NO_RECIPES)
+    return sorted(name.as_posix() for name in found if name.parts[0] not in _NO_RECIPES and name.name != "base")
 
 
 def recipe_names() -> list[tuple[str, str]]:

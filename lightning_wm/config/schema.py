@@ -136,7 +136,7 @@ class Config:
     recipe: str | None = None
     """A shipped recipe's name (quickstart, dense/cheetah_run), a path to a YAML file, or `list`."""
     run: str | None = None
-    """Run directory; null: runs/<recipe>-s<seed>[-<hash of the overrides>]."""
+    """Run directory; null: `runs/<recipe>-s<seed>[-<hash of the overrides>]`."""
     seed: int = 0
     """Seed of every random stream."""
     env_steps: int = 100_000

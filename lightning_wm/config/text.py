@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from lightning_wm.errors import UserError
 
+_DIGITS = 30
 _TAG = "tag:yaml.org,2002:"
 _RULES = {
     "bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
@@ -62,6 +63,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
     def integer(self, node: Any) -> int:
         """A whole number; a leading zero does not make it octal."""
         text = self.construct_scalar(node).replace("_", "")
+        if len(text) > _DIGITS:
+            raise yaml.YAMLError(f"a number of {len(text)} digits; expected {_DIGITS} at most")
         return int(text, 16 if text.startswith("0x") else 10)
 
     def number(self, node: Any) -> float:

@@ -19,7 +19,7 @@ MISSING = "???"
 
 
 @cache
-def hints(cls: type) -> dict[str, Any]:
+def hints(cls: type[Any]) -> dict[str, Any]:
     """A dataclass's fields and what they are annotated with.
 
     Raises:

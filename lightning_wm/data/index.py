@@ -82,12 +82,12 @@ def read_slots(folder: Path, capacity: int, fields: dict[str, Field]) -> int:
     path = folder / "index.json"
     found = _read(path)
     slots = _count(path, found, "slots")
+    there, asked = _flat(found), _flat(layout(capacity, slots, fields))
     faults = [
-        f"{name} is {found.get(name)!r} there, {value!r} asked for"
-        for name, value in _flat(layout(capacity, slots, fields)).items()
-        if _flat(found).get(name) != value
+        f"{name} is {there.get(name, 'absent')} there, {asked.get(name, 'absent')} asked for"
+        for name in sorted(there.keys() | asked.keys())
+        if there.get(name) != asked.get(name)
     ]
-    faults += [f"{name} is there, not asked for" for name in _flat(found).keys() - _flat(layout(0, 0, fields)).keys()]
     if faults:
         raise UserError(
             f"replay folder {folder} was made with other settings: {'; '.join(faults)}; "
@@ -98,10 +98,14 @@ def read_slots(folder: Path, capacity: int, fields: dict[str, Field]) -> int:
     return slots
 
 
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
+def _flat(content: dict[str, Any]) -> dict[str, str]:
+    """What is to be compared, as it is shown: `{"capacity": "100", "action": "float32 [6]"}`."""
     keys = content.get("keys")
-    rest = {name: value for name, value in content.items() if name != "keys"}
-    return rest | (dict(keys) if isinstance(keys, dict) else {})
+    flat = {name: json.dumps(value) for name, value in content.items() if name != "keys"}
+    for name, key in keys.items() if isinstance(keys, dict) else ():
+        whole = isinstance(key, dict) and key.keys() == {"dtype", "shape"}
+        flat[name] = f"{key['dtype']} {key['shape']}" if whole else json.dumps(key)
+    return flat
 
 
 def read_commit(folder: Path) -> Commit:

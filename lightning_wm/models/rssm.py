@@ -114,6 +114,8 @@ class RSSM(nn.Module):
         self.posterior_hidden = nn.Linear(c.deter + embed, c.hidden)
         self.posterior_out = nn.Linear(c.hidden, 2 * c.stoch)
         self.activation = ACTIVATIONS[c.activation]()
+        self.by_autograd = False
+        """Leave the time loop's backward pass to autograd, as torch.compile needs it."""
         outputs = c.bins if c.reward_head == "two_hot" else 1
         reward = mlp(features, c.units, c.layers, outputs, c.activation, c.norm)
         self.reward_head: TwoHotHead | NormalHead = (
@@ -261,8 +263,9 @@ class RSSM(nn.Module):
             noise,
             state["deter"],
             state["stoch"],
-            self.activation,
+            self.config.activation,
             self.config.min_std,
+            self.by_autograd,
         )
 
     def _losses(

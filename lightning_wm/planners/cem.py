@@ -68,12 +68,14 @@ class CEM(BasePlanner):
     def search(self, search: Search, memory: TensorDictBase | None) -> Found:
         """Draw, score, fit, again; the standard deviation is the population's, so one elite is no NaN."""
         c, shape = self.config, (search.environments, self.config.horizon, search.problem.action)
-        mean, _ = valid_rows(memory, "actions", search.like.new_zeros(shape))  # E, H, A
-        mean, std = mean, torch.full_like(mean, c.init_std)
+        mean, warm = valid_rows(memory, "actions", search.like.new_zeros(shape))  # E, H, A
+        std = torch.full_like(mean, c.init_std)
         best, best_score = mean, mean.new_full(shape[:1], -torch.inf)
         first: Tensor | None = None
-        for _ in range(c.iterations):
+        for iteration in range(c.iterations):
             candidates = self.draw(search, mean, std)  # E, N, H, A
+            if memory is not None and iteration == 0:  # the previous plan itself is one of the first
+                candidates[:, 0] = torch.where(warm[:, None, None], mean, candidates[:, 0])
             score = search.score(candidates)
             top, index = score.topk(c.elites, dim=1)  # E, K
             elites = pick(candidates, index)

@@ -1,0 +1,1 @@
+"""What `bench` measures, each beside a peer."""

@@ -1,0 +1,293 @@
+"""What holds for every registered planner; a new one is tested by being registered."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from problems import DoubleWell, generators, linear_quadratic, recurrent
+from torch import Tensor
+
+from lightning_wm import registry
+from lightning_wm.planners import problem_of
+from lightning_wm.protocols import ORIGINS, Problem, State
+
+PLANNERS = registry.names("planner")
+SMALL = {"horizon": 5, "iterations": 3, "candidates": 12, "elites": 4}
+every_planner = pytest.mark.parametrize("name", PLANNERS)
+
+
+def build(name: str, **changes: Any) -> Any:
+    """A planner with those of the changes that its Config has."""
+    cls = registry.lookup("planner", name)
+    known = {field.name for field in fields(cls.Config)}
+    return cls(replace(cls.Config(), **{key: value for key, value in changes.items() if key in known}))
+
+
+def rows(state: State, *index: int) -> State:
+    """Those rows of a state."""
+    return {name: value[list(index)] for name, value in state.items()}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A random recurrent model in float64."""
+    return recurrent()
+
+
+@every_planner
+def test_keys_and_shapes(name: str, model: Any) -> None:
+    planner = build(name, **SMALL)
+    plan = planner.plan(problem_of(model), model.initial(3), None, generators(3))
+    horizon = planner.config.horizon
+    count = plan["candidates"].shape[1]
+    assert plan.batch_size == (3,) and plan["candidates"].batch_size == (3, count)
+    assert plan["action"].shape == (3, 2) and plan["actions"].shape == (3, horizon, 2)
+    assert torch.equal(plan["action"], plan["actions"][:, 0])
+    assert plan["candidates", "action"].shape == (3, count, horizon, 2)
+    assert plan["candidates", "score"].shape == plan["candidates", "origin"].shape == (3, count)
+    assert plan["candidates", "origin"].dtype == torch.int64
+    assert 0 <= plan["candidates", "origin"].min() and plan["candidates", "origin"].max() < len(ORIGINS)
+    assert set(plan["stats"].keys()) == {"model_steps", "sequential_calls", "score_first", "score_best", "fallback"}
+    assert plan["memory", "valid"].all() and not plan["stats", "fallback"].any()
+    assert not any(value.requires_grad or value.is_inference() for value in plan.flatten_keys(".").values())
+    empty = planner.memory(3, 2, plan["action"])
+    assert not empty["valid"].any() and empty.batch_size == (3,)
+    assert {key: value.shape for key, value in empty.items()} == {k: v.shape for k, v in plan["memory"].items()}
+
+
+@every_planner
+def test_model_steps_are_what_the_model_saw(name: str, model: Any) -> None:
+    seen = {"rows": 0, "calls": 0}
+
+    def imagine(state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        seen["rows"] += len(action)
+        seen["calls"] += 1
+        return model.imagine(state, action, noise)
+
+    problem = replace(problem_of(model), imagine=imagine)
+    plan = build(name, **SMALL).plan(problem, model.initial(2), None, generators(2))
+    assert plan["stats", "model_steps"].sum() == seen["rows"]
+    assert plan["stats", "sequential_calls"].tolist() == [seen["calls"]] * 2
+
+
+@every_planner
+@pytest.mark.parametrize("execute", ["best", "mean", "sample"])
+def test_actions_stay_inside_the_bounds(name: str, execute: str) -> None:
+    """The reward pulls to infinity; steps and spreads are far too large."""
+    problem = Problem(
+        action=2,
+        imagine=lambda s, a, n=None: {"x": s["x"] + a},
+        reward=lambda s: 1e3 * s["x"].sum(1),
+    )
+    planner = build(name, **SMALL, execute=execute, init_std=10.0, step_size=50.0)
+    memory = None
+    for decision in range(3):
+        plan = planner.plan(problem, {"x": torch.zeros(4, 2)}, memory, generators(4, decision))
+        for actions in (plan["action"], plan["actions"], plan["candidates", "action"]):
+            assert actions.abs().max() <= 1
+        memory = plan["memory"]
+
+
+@every_planner
+@pytest.mark.parametrize("latents", ["mean", "sample"])
+def test_environments_are_independent(name: str, latents: str, model: Any) -> None:
+    """Row e of a batch of three equals the row alone, over two decisions with a warm start."""
+    planner, problem = build(name, **SMALL, latents=latents), problem_of(model, continues=True)
+    state = model.initial(3)
+    memory = None
+    alone: list[Any] = [None] * 3
+    for decision in range(2):
+        plan = planner.plan(problem, state, memory, generators(3, decision))
+        for e in range(3):
+            own = planner.plan(problem, rows(state, e), alone[e], [generators(3, decision)[e]])
+            for key in ("action", "actions", ("candidates", "action"), ("stats", "score_best")):
+                assert torch.allclose(plan[key][e], own[key][0], rtol=0, atol=1e-9), (decision, e, key)
+            alone[e] = own["memory"]
+        memory = plan["memory"]
+
+
+@every_planner
+def test_equal_generators_equal_plans_and_others_other(name: str, model: Any) -> None:
+    planner, problem, state = build(name, **SMALL), problem_of(model), model.initial(2)
+    first, again, other = (planner.plan(problem, state, None, generators(2, k)) for k in (0, 0, 1))
+    assert torch.equal(first["candidates", "action"], again["candidates", "action"])
+    assert torch.equal(first["action"], again["action"])
+    assert not torch.equal(first["candidates", "action"], other["candidates", "action"])
+
+
+@every_planner
+def test_global_random_state_is_neither_read_nor_written(name: str, model: Any) -> None:
+    planner, problem, state = build(name, **SMALL, latents="sample"), problem_of(model), model.initial(2)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = planner.plan(problem, state, None, generators(2))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert torch.equal(first["actions"], planner.plan(problem, state, None, generators(2))["actions"])
+
+
+@every_planner
+def test_warm_start_acts(name: str) -> None:
+    """Starting from the optimum of the last decision shows in the first score, in the valid rows only."""
+    effort = {"horizon": 12, "iterations": 2, "candidates": 8, "elites": 2}
+    planner = build(name, **effort, warm_start=True)
+    if not hasattr(planner.config, "warm_start"):
+        pytest.skip(f"{name} has no warm start")
+    lq = linear_quadratic(1, environments=4)
+    memory = planner.memory(4, 1, lq.start)
+    memory["actions"] = lq.optimum(12)
+    memory["valid"] = torch.tensor([True, True, True, False])
+
+    def first(planner: Any, memory: Any) -> Tensor:
+        return planner.plan(lq.problem, lq.state, memory, generators(4))["stats", "score_first"]
+
+    cold = first(planner, None)
+    assert (first(planner, memory) > cold).tolist() == [True, True, True, False]
+    assert torch.allclose(first(planner, memory)[3], cold[3])
+    ignoring = build(name, **effort, warm_start=False)
+    assert torch.equal(first(ignoring, memory), first(ignoring, None))
+
+
+@every_planner
+@pytest.mark.parametrize("replan", [1, 3])
+def test_memory_is_shifted_by_what_is_executed(name: str, replan: int, model: Any) -> None:
+    planner = build(name, **SMALL, execute="best", replan=replan)
+    plan = planner.plan(problem_of(model), model.initial(2), None, generators(2))
+    remembered = plan["memory"]["actions"]
+    assert remembered.shape == plan["actions"].shape
+    assert torch.equal(remembered[:, planner.config.horizon - replan :], torch.zeros_like(remembered[:, -replan:]))
+
+
+def _holes(value: float) -> Problem:
+    """The reward grows with the action, but is not a number wherever an action is above 0.1."""
+
+    def reward(state: State) -> Tensor:
+        return torch.where(state["bad"], value, state["x"].sum(1))
+
+    def imagine(state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        return {"x": action + 0.0 * state["x"], "bad": state["bad"] | (action > 0.1).any(1)}
+
+    return Problem(action=1, imagine=imagine, reward=reward)
+
+
+@every_planner
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("execute", ["best", "mean", "sample"])
+def test_candidates_that_are_not_finite_are_never_chosen(name: str, value: float, execute: str) -> None:
+    if name == "random":
+        pytest.skip("random calls no model")
+    state = {"x": torch.zeros(3, 1), "bad": torch.zeros(3, dtype=torch.bool)}
+    planner = build(name, horizon=2, iterations=3, candidates=32, elites=4, execute=execute)
+    plan = planner.plan(_holes(value), state, None, generators(3))
+    assert not plan["stats", "fallback"].any()
+    assert plan["actions"].isfinite().all() and (plan["actions"] <= 0.1).all()
+    assert plan["stats", "score_best"].isfinite().all()
+    assert not plan["candidates", "score"].isnan().any()
+
+
+@every_planner
+def test_nothing_finite_falls_back_and_says_so_once(name: str, model: Any) -> None:
+    """Row 1 is broken, row 0 is not: only row 1 falls back, to zeros or to the policy."""
+    if name == "random":
+        pytest.skip("random calls no model")
+    state = model.initial(2)
+    state["deter"][1] = float("nan")
+    problem = problem_of(model)
+    planner = build(name, **SMALL)
+    with pytest.warns(RuntimeWarning, match="no candidate's score is finite in 1 of 2"):
+        plan = planner.plan(problem, state, None, generators(2))
+    assert plan["stats", "fallback"].tolist() == [False, True]
+    assert plan["memory", "valid"].tolist() == [True, False]
+    assert plan["actions"][1].abs().max() == 0 and plan["actions"][0].abs().max() > 0
+    acting = replace(problem, policy=lambda s: torch.distributions.Normal(torch.full((2, 2), 0.25).double(), 1.0))
+    plan = planner.plan(acting, state, plan["memory"], generators(2, 1))  # no second warning
+    assert plan["action"][1].tolist() == [0.25, 0.25] and not plan["stats", "fallback"][0]
+    own = planner.plan(problem, rows(model.initial(2), 0), None, generators(1))
+    first = build(name, **SMALL).plan(problem, rows(state, 0), None, generators(1))
+    assert torch.allclose(own["action"], first["action"])
+
+
+@every_planner
+def test_execute_best_is_never_worse_than_the_best_start(name: str) -> None:
+    """Steps so large that refining alone would make things worse."""
+    planner = build(name, **SMALL, execute="best", step_size=5.0)
+    lq = linear_quadratic(2, environments=6)
+    plan = planner.plan(lq.problem, lq.state, None, generators(6))
+    if name != "random":
+        assert (plan["stats", "score_best"] >= plan["stats", "score_first"]).all()
+        assert torch.allclose(plan["stats", "score_best"], lq.value(plan["actions"]))
+
+
+@every_planner
+@pytest.mark.parametrize("execute", ["best", "mean", "sample"])
+def test_score_best_is_that_of_what_is_executed(name: str, execute: str) -> None:
+    if name == "random":
+        pytest.skip("random calls no model")
+    lq = linear_quadratic(2, environments=3)
+    plan = build(name, **SMALL, execute=execute).plan(lq.problem, lq.state, None, generators(3))
+    assert torch.allclose(plan["stats", "score_best"], lq.value(plan["actions"]))
+
+
+@every_planner
+def test_every_gradient_mode_gives_the_same(name: str, model: Any) -> None:
+    planner, problem = build(name, **SMALL), problem_of(model)
+    plans = []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            state = {key: value.clone() for key, value in model.initial(2).items()}
+            plans.append(planner.plan(problem, state, planner.memory(2, 2, state["deter"]), generators(2)))
+    for plan in plans[1:]:
+        assert torch.equal(plans[0]["actions"], plan["actions"])
+        assert torch.equal(plans[0]["candidates", "score"], plan["candidates", "score"])
+
+
+@every_planner
+def test_the_model_is_left_alone(name: str, model: Any) -> None:
+    """No gradient appears, none that is there changes, nothing is written into the state."""
+    state = model.initial(2)
+    kept = {key: value.clone() for key, value in state.items()}
+    weights = [weight.clone() for weight in model.parameters()]
+    marked = next(model.parameters())
+    marked.grad = torch.ones_like(marked)
+    build(name, **SMALL).plan(problem_of(model), state, None, generators(2))
+    assert torch.equal(marked.grad, torch.ones_like(marked))
+    marked.grad = None
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert all(torch.equal(kept[key], state[key]) for key in state)
+
+
+@every_planner
+def test_one_generator_per_environment(name: str, model: Any) -> None:
+    with pytest.raises(ValueError, match="2 generators for 3 environments"):
+        build(name, **SMALL).plan(problem_of(model), model.initial(3), None, generators(2))
+
+
+@every_planner
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("horizon", 0), ("iterations", 0), ("candidates", 0), ("elites", 10_000), ("execute", "worst"), ("replan", 99),
+     ("latents", "median"), ("init_std", 0.0), ("step_size", -1.0), ("optimiser", "lbfgs"), ("bound", "none")],
+)  # fmt: skip
+def test_a_wrong_field_is_named(name: str, field: str, value: object) -> None:
+    config = registry.lookup("planner", name).Config
+    if field not in {one.name for one in fields(config)}:
+        pytest.skip(f"{name} has no {field}")
+    with pytest.raises(ValueError, match=rf"planner\.{field}={value}: .*"):
+        config(**{field: value})
+
+
+@every_planner
+def test_the_name_comes_first_and_is_its_own(name: str) -> None:
+    config = registry.lookup("planner", name).Config
+    assert fields(config)[0].name == "name" and config().name == name
+
+
+def test_the_well_is_double() -> None:
+    """A single greedy climb ends at the near peak."""
+    well = DoubleWell(1)
+    at = {"x": torch.tensor([[-0.5], [1.5], [0.5]], dtype=torch.float64)}
+    assert well.reward(at).tolist() == pytest.approx([1.0, 3.0, 0.0], abs=2e-3)

@@ -1,0 +1,135 @@
+"""The score of a plan against values worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import generators, recurrent
+from torch import Tensor
+
+from lightning_wm.errors import UserError
+from lightning_wm.planners.ascent import Adam
+from lightning_wm.planners.objective import Objective, imagine, problem_of, score
+from lightning_wm.planners.search import Search
+from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue
+from lightning_wm.protocols import Problem, State
+
+
+def _count(state: State, action: Tensor, noise: Tensor | None = None) -> State:
+    """x' = x + a (+ noise)."""
+    return {"x": state["x"] + action + (0.0 if noise is None else noise)}
+
+
+COUNT = Problem(action=1, imagine=_count, reward=lambda s: s["x"][:, 0] ** 2)
+START = {"x": torch.tensor([[1.0], [0.0]])}
+ACTIONS = torch.tensor([[[1.0], [-0.5], [0.5]], [[0.0], [1.0], [-1.0]]])
+# states after each action: 2, 1.5, 2 and 0, 1, 0; rewards 4, 2.25, 4 and 0, 1, 0
+
+
+def test_sum_of_rewards() -> None:
+    assert score(COUNT, START, ACTIONS).tolist() == pytest.approx([10.25, 1.0])
+
+
+def test_discount_starts_at_the_second_reward() -> None:
+    got = score(replace(COUNT, discount=0.5), START, ACTIONS)
+    assert got.tolist() == pytest.approx([4 + 0.5 * 2.25 + 0.25 * 4, 0.5])
+
+
+def test_continues_weigh_what_comes_after() -> None:
+    """continues = x/4: 0.5, 0.375, 0.5 and 0, 0.25, 0: the second plan ends after its first step."""
+    got = score(replace(COUNT, discount=0.5, continues=lambda s: s["x"][:, 0] / 4), START, ACTIONS)
+    assert got.tolist() == pytest.approx([4 + 0.5 * 0.5 * 2.25 + 0.25 * 0.5 * 0.375 * 4, 0.0])
+
+
+def test_terms_by_hand() -> None:
+    whole = replace(
+        COUNT,
+        discount=0.5,
+        continues=lambda s: s["x"][:, 0] / 4,
+        value=lambda s: 10 * s["x"][:, 0],
+        disagreement=lambda s: s["x"][:, 0],
+    )
+    base = score(whole, START, ACTIONS)[0].item()
+
+    def added(term: object) -> float:
+        return score(replace(whole, terms=(term,)), START, ACTIONS)[0].item() - base  # type: ignore[arg-type]
+
+    assert added(TerminalValue()) == pytest.approx(0.125 * 0.5 * 0.375 * 0.5 * 20)
+    assert added(ActionCost(2.0)) == pytest.approx(-2 * (1 + 0.25 + 0.25))
+    assert added(Smoothness(2.0)) == pytest.approx(-2 * (1.5**2 + 1.0))
+    assert added(Disagreement(2.0)) == pytest.approx(-2 * (2 + 0.5 * 0.5 * 1.5 + 0.25 * 0.5 * 0.375 * 2))
+
+
+def test_noise_enters_its_own_step() -> None:
+    noise = torch.zeros(3, 2, 1)
+    noise[1, 0] = 1.0  # first plan: states 2, 2.5, 3
+    assert score(COUNT, START, ACTIONS, noise).tolist() == pytest.approx([4 + 6.25 + 9, 1.0])
+
+
+def test_imagine_is_time_first() -> None:
+    assert imagine(COUNT, START, ACTIONS)["x"][:, 0, 0].tolist() == [2.0, 1.5, 2.0]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_gradient_of_the_first_action_against_finite_differences(terminal: bool) -> None:
+    model = recurrent()
+    problem = problem_of(model, discount=0.9, continues=True, action_cost=0.1, smoothness=0.2)
+    if terminal:
+        problem = replace(problem, value=model.reward, terms=(*problem.terms, TerminalValue()))
+    state, actions = model.initial(2), torch.full((2, 5, 2), 0.3, dtype=torch.float64)
+    actions.requires_grad_()
+    (gradient,) = torch.autograd.grad(score(problem, state, actions).sum(), actions)
+    step = 1e-6
+    for a in range(2):
+        up, down = actions.detach().clone(), actions.detach().clone()
+        up[:, 0, a] += step
+        down[:, 0, a] -= step
+        slope = (score(problem, state, up) - score(problem, state, down)) / (2 * step)
+        assert gradient[:, 0, a].tolist() == pytest.approx(slope.tolist(), rel=1e-6, abs=1e-9)
+    assert gradient[:, 0].abs().min() > 1e-4  # otherwise the comparison says nothing
+
+
+def test_problem_of_refuses_heads_the_model_has_not() -> None:
+    with pytest.raises(UserError, match="no value head"):
+        problem_of(recurrent(), terminal_value=True)
+    with pytest.raises(UserError, match="no ensemble"):
+        problem_of(recurrent(), disagreement=0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"discount": 0.0}, {"discount": 1.1}, {"action_cost": -1.0}, {"smoothness": -0.1}])
+def test_objective_refuses_by_field(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=rf"planner\.objective\.{next(iter(wrong))}="):
+        Objective(**wrong)
+
+
+@pytest.mark.parametrize("part", ["imagine", "reward", "value"])
+def test_a_broken_graph_is_named(part: str) -> None:
+    model = recurrent()
+    problem = replace(problem_of(model), value=model.reward)
+
+    def detached(*arguments: object) -> object:
+        result = getattr(problem, part)(*arguments)
+        return {k: v.detach() for k, v in result.items()} if part == "imagine" else result.detach()
+
+    broken = replace(problem, **{part: detached})
+    if part == "value":
+        broken = replace(broken, reward=lambda s: 0.0 * s["deter"].detach()[:, 0], terms=(TerminalValue(),))
+    search = Search(broken, model.initial(1), generators(1), horizon=3)
+    named = "reward" if part == "value" else part  # the first that is broken
+    with pytest.raises(UserError, match=f"model's {named} has no gradient"):
+        search.gradient(torch.zeros(1, 2, 3, 2, dtype=torch.float64), torch.tanh)
+
+
+def test_our_adam_is_adam() -> None:
+    one = torch.Generator().manual_seed(0)
+    ours = torch.randn(4, 3, generator=one, dtype=torch.float64)
+    theirs = ours.clone().requires_grad_()
+    adam, reference = Adam(ours), torch.optim.Adam([theirs], lr=0.1, maximize=True)
+    for _ in range(5):
+        gradient = torch.randn(4, 3, generator=one, dtype=torch.float64)
+        ours = ours + 0.1 * adam.step(gradient)
+        theirs.grad = gradient
+        reference.step()
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)

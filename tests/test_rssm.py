@@ -1,0 +1,224 @@
+"""The RSSM: what it remembers, what it predicts, what it is trained on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_wm import rng
+from lightning_wm.errors import UserError
+from lightning_wm.models.distributions import gaussian_kl
+from lightning_wm.models.rssm import RSSM, RSSMConfig
+from lightning_wm.protocols import Spaces, WorldModel
+from tests.worlds import experience, total, world
+
+VECTOR = Spaces(action=2, observation=3)
+IMAGE = Spaces(action=2, pixels=(3, 64, 64))
+BOTH = Spaces(action=2, observation=3, pixels=(3, 64, 64))
+
+
+@pytest.mark.parametrize("spaces", [VECTOR, IMAGE, BOTH])
+def test_contract(spaces: Spaces) -> None:
+    model, batch = world(spaces), experience(spaces, 2, 4)
+    assert isinstance(model, WorldModel)
+    states, measured = model.observe(batch, generator=rng.generator(0, "model"))
+    assert {name: value.shape for name, value in states.items()} == {"deter": (8, 12), "stoch": (8, 5)}
+    assert all(value.ndim == 0 and value.isfinite() for value in measured.values())
+    assert {"loss/reconstruction", "loss/reward", "loss/continue", "loss/kl"} <= set(measured)
+    state = model.filter(model.initial(2), batch["action"][:, 0], batch[:, 0])
+    after = model.imagine(state, batch["action"][:, 1], model.noise((2,), rng.generator(0, "model")))
+    assert model.reward(after).shape == model.continues(after).shape == (2,)
+    assert model.observation_error(after, batch[:, 1]).shape == (2,)
+
+
+def test_imagining_step_by_step_is_the_prior_that_observing_trains() -> None:
+    model, batch = world().double(), experience(VECTOR, 3, 6, dtype=torch.float64)
+    states, _ = model.observe(batch, generator=rng.generator(0, "model"))
+    over_time = {name: value.unflatten(0, (3, 6)) for name, value in states.items()}
+    mean, _ = model.prior(over_time["deter"])
+    for step in range(5):
+        now = {name: value[:, step] for name, value in over_time.items()}
+        after = model.imagine(now, batch["action"][:, step + 1])
+        torch.testing.assert_close(after["deter"], over_time["deter"][:, step + 1])
+        torch.testing.assert_close(after["stoch"], mean[:, step + 1])
+
+
+def test_filtering_step_by_step_is_observing() -> None:
+    model, batch = world().double(), experience(VECTOR, 3, 6, dtype=torch.float64)
+    states, _ = model.observe(batch)
+    state = model.initial(3)
+    for step in range(6):
+        state = model.filter(state, batch["action"][:, step], batch[:, step])
+        for name, value in state.items():
+            torch.testing.assert_close(value, states[name].unflatten(0, (3, 6))[:, step])
+
+
+def test_a_reset_inside_a_sequence_forgets_everything_before_it() -> None:
+    model, batch = world().double(), experience(VECTOR, 2, 8, dtype=torch.float64)
+    batch["is_init"][:, 4] = True
+    whole, _ = model.observe(batch)
+    alone, _ = model.observe(batch[:, 4:])
+    for name in whole:
+        torch.testing.assert_close(whole[name].unflatten(0, (2, 8))[:, 4:], alone[name].unflatten(0, (2, 4)))
+    batch["observation"][:, :4] += 1.0
+    changed, _ = model.observe(batch)
+    assert torch.equal(changed["deter"].unflatten(0, (2, 8))[:, 4:], whole["deter"].unflatten(0, (2, 8))[:, 4:])
+
+
+def test_the_first_reward_of_an_episode_is_not_learned() -> None:
+    model, batch = world(), experience(VECTOR, 2, 4)
+    batch["is_init"][:, 0] = True
+    _, before = model.observe(batch)
+    batch["reward"][:, 0] = 100.0
+    _, after = model.observe(batch)
+    assert before["loss/reward"] == after["loss/reward"]
+
+
+def test_continue_loss_by_hand() -> None:
+    model, batch = world(layers=0), experience(VECTOR, 1, 4)
+    head = model.continue_head[-1]
+    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, math.log(3.0))  # says 0.75 whatever the state
+    batch["terminated"][0, 3] = True
+    _, measured = model.observe(batch)
+    expected = (-3 * math.log(0.75) - math.log(0.25)) / 4
+    assert measured["loss/continue"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_reconstruction_loss_by_hand() -> None:
+    model, batch = world(layers=0, reconstruction_scale=2.0), experience(VECTOR, 1, 2)
+    decoder = model.vector_decoder[-1]
+    nn.init.zeros_(decoder.weight)
+    nn.init.zeros_(decoder.bias)
+    batch["observation"] = torch.full((1, 2, 3), math.e - 1)  # symlog: 1 in each of three dimensions
+    _, measured = model.observe(batch)
+    assert measured["loss/reconstruction"].item() == pytest.approx(2.0 * 0.5 * 3, rel=1e-6)
+
+
+def test_kl_loss_is_balanced_and_thresholded() -> None:
+    fields = {"kl_dynamics": 0.7, "kl_representation": 0.2}
+    batch = experience(VECTOR, 2, 4)
+    _, free = world(free_nats=0.0, **fields).observe(batch)
+    assert free["loss/kl"].item() == pytest.approx(0.9 * free["kl"].item(), rel=1e-5)
+    model = world(free_nats=1e3, **fields)
+    _, held = model.observe(batch)
+    assert held["loss/kl"].item() == pytest.approx(900.0)
+    held["loss/kl"].backward()
+    assert not any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_both_kl_weights_one_give_the_plain_kls_gradient() -> None:
+    model, batch = world(kl_dynamics=1.0, kl_representation=1.0, free_nats=0.0).double(), experience(
+        VECTOR, 2, 4, dtype=torch.float64
+    )
+    _, measured = model.observe(batch)
+    measured["loss/kl"].backward()
+    balanced = [p.grad.clone() for p in (model.prior_out.weight, model.posterior_out.weight)]
+    model.zero_grad()
+    posterior = model._posterior(
+        model._embed(batch.reshape(-1)).unflatten(0, (2, 4)).transpose(0, 1),
+        batch["action"].transpose(0, 1),
+        torch.ones(4, 2, 1, dtype=torch.float64),
+        model.initial(2),
+    )
+    gaussian_kl(posterior.mean, posterior.std, *model.prior(posterior.deter)).mean().backward()
+    for ours, plain in zip(balanced, (model.prior_out.weight.grad, model.posterior_out.weight.grad), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+@pytest.mark.parametrize("noisy", [True, False])
+def test_the_hand_written_backward_pass_is_autograds(activation: str, noisy: bool) -> None:
+    model = world(activation=activation).double()
+    batch = experience(VECTOR, 3, 7, dtype=torch.float64)
+    batch["is_init"][1, 3] = True
+    gradients = []
+    for by_autograd in (True, False):
+        model.by_autograd = by_autograd
+        model.zero_grad()
+        states, measured = model.observe(batch, generator=rng.generator(0, "model") if noisy else None)
+        (total(measured) + states["deter"].sin().sum() + states["stoch"].cos().sum()).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for auto, hand in zip(*gradients, strict=True):
+        torch.testing.assert_close(hand, auto, rtol=1e-10, atol=1e-12)
+
+
+def test_gradient_of_the_return_by_the_first_action_is_that_of_finite_differences() -> None:
+    model, batch = world().double(), experience(VECTOR, 2, 6, dtype=torch.float64)
+    states, _ = model.observe(batch[:, :1])
+    start = {name: value.detach() for name, value in states.items()}
+
+    def imagined_return(first: torch.Tensor) -> torch.Tensor:
+        state, rewards = start, []
+        for step in range(5):
+            state = model.imagine(state, first if step == 0 else batch["action"][:, step])
+            rewards.append(model.reward(state))
+        return torch.stack(rewards).sum()
+
+    first = batch["action"][:, 0].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(imagined_return(first), first)
+    step = 1e-6
+    for index in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        shift = torch.zeros_like(first)
+        shift[index] = step
+        with torch.no_grad():
+            slope = (imagined_return(first + shift) - imagined_return(first - shift)) / (2 * step)
+        assert gradient[index].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-9)
+        assert gradient[index] != 0
+
+
+def test_it_overfits_one_batch() -> None:
+    model, batch = world(deter=32, stoch=8, hidden=32, units=32), experience(VECTOR, 4, 8)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    history = []
+    for update in range(300):
+        _, measured = model.observe(batch, generator=rng.generator(0, "model", update))
+        optimiser.zero_grad()
+        total(measured).backward()
+        optimiser.step()
+        history.append({name: value.item() for name, value in measured.items()})
+    assert history[-1]["loss/reconstruction"] < 0.25 * history[0]["loss/reconstruction"]
+    states, _ = model.observe(batch)
+    error = (model.reward(states) - batch["reward"].flatten()).abs().mean()
+    assert error < 0.5 * (batch["reward"] - batch["reward"].mean()).abs().mean()
+
+
+def test_five_bit_pixels_are_dequantised_within_their_bin() -> None:
+    model = world(IMAGE, pixel_bits=5)
+    pixels = torch.tensor([0, 7, 8, 255], dtype=torch.uint8)
+    torch.testing.assert_close(
+        model._normalise(pixels, None), (torch.tensor([0.0, 0.0, 1.0, 31.0]) + 0.5) / 32 - 0.5
+    )
+    noisy = model._normalise(pixels, rng.generator(0, "model"))
+    assert ((noisy + 0.5) * 32).floor().tolist() == [0.0, 0.0, 1.0, 31.0]
+
+
+def test_decoded_observations_are_in_their_own_units() -> None:
+    model = world(BOTH)
+    decoded = model.decode(model.initial(2))
+    assert decoded["observation"].shape == (2, 3)
+    assert decoded["pixels"].shape == (2, 3, 64, 64)
+    assert decoded["pixels"].min() >= 0 and decoded["pixels"].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stoch": 0}, "model.stoch=0"),
+        ({"activation": "gelu"}, "elu, relu, silu"),
+        ({"reward_head": "mse"}, "two_hot or normal"),
+        ({"pixel_bits": 9}, "1 to 8"),
+        ({"min_std": 0.0}, "positive"),
+    ],
+)
+def test_impossible_settings_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RSSMConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_other_image_sizes_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="observation.render.size=64"):
+        RSSM(RSSMConfig(), Spaces(action=1, pixels=(3, 84, 84)))

@@ -1,0 +1,39 @@
+"""Small world models and batches for tests."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+
+from lightning_wm import rng
+from lightning_wm.models.rssm import RSSM, RSSMConfig
+from lightning_wm.protocols import Spaces
+
+SMALL = {"deter": 12, "stoch": 5, "hidden": 9, "units": 8, "depth": 2, "bins": 11}
+
+
+def world(spaces: Spaces | None = None, seed: int = 0, **fields: object) -> RSSM:
+    """A small RSSM, initialised by the seed."""
+    with rng.scope(seed, "init"):
+        return RSSM(RSSMConfig(**{**SMALL, **fields}), spaces or Spaces(action=2, observation=3))  # type: ignore[arg-type]
+
+
+def experience(spaces: Spaces, b: int, t: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> TensorDict:
+    """A random batch `[B, T]` in replay's form, without seams."""
+    draw = rng.generator(seed, "replay")
+    batch = {
+        "action": torch.rand(b, t, spaces.action, generator=draw, dtype=dtype) * 2 - 1,
+        "reward": torch.rand(b, t, 1, generator=draw, dtype=dtype),
+        "terminated": torch.zeros(b, t, 1, dtype=torch.bool),
+        "is_init": torch.zeros(b, t, 1, dtype=torch.bool),
+    }
+    if spaces.observation is not None:
+        batch["observation"] = torch.randn(b, t, spaces.observation, generator=draw, dtype=dtype)
+    if spaces.pixels is not None:
+        batch["pixels"] = torch.randint(0, 256, (b, t, *spaces.pixels), generator=draw, dtype=torch.uint8)
+    return TensorDict(batch, [b, t])
+
+
+def total(measured: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The sum that is trained."""
+    return torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
