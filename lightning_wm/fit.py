@@ -7,6 +7,7 @@ its table again.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,17 @@ def _prepare(run: RunDirectory, loaded: configuration.Loaded, arguments: list[st
             f"{run.path} holds a run with another configuration:\n  {listed}\n"
             "expected the same one to go on; type run=<a new folder> to start another"
         )
-    return _newest(run)
+    checkpoint = _newest(run)
+    if checkpoint is None:
+        _forget(run)
+    return checkpoint
+
+
+def _forget(run: RunDirectory) -> None:
+    """Begin anew where a run ended before its first checkpoint."""
+    run.metrics.unlink(missing_ok=True)
+    for leftover in ("replay", "tensorboard"):
+        shutil.rmtree(run.path / leftover, ignore_errors=True)
 
 
 def _complete(checkpoint: Path, env_steps: int) -> bool:

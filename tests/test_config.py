@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 
+import lightning_wm
 from lightning_wm import registry
-from lightning_wm.config import from_tree, load, printed, read_tree, recipe_names, to_yaml
+from lightning_wm.config import from_tree, load, printed, read_tree, recipe_names, recipes, to_yaml
 from lightning_wm.errors import ConfigError, UserError
 
 EXAMPLE = Path(__file__).parent / "plugins_example"
@@ -93,8 +96,7 @@ def test_a_typed_part_replaces_the_recipes_fields(tmp_path: Path) -> None:
     token = recipe(tmp_path, "defaults: [{planner: cem}]\nplanner: {candidates: 60, elites: 6}\n" + BODY)
     assert load([token]).config.planner.candidates == 60
     random = load([token, "planner=random"]).config.planner
-    assert [field.name for field in dataclasses.fields(random)][0] == "name"
-    assert random.name == "random"
+    assert random == registry.lookup("planner", "random").Config()
 
 
 def test_another_name_in_a_recipe_drops_the_inherited_fields(tmp_path: Path) -> None:
@@ -191,6 +193,26 @@ def test_stored_configuration_starts_a_run_with_the_same_numbers(tmp_path: Path)
     assert from_tree(stored) == dataclasses.replace(expected, recipe=None)
 
 
+def test_recipes_of_an_installed_package_are_inside_it(tmp_path: Path) -> None:
+    """Beside the package only in a checkout: a folder `recipes` of site-packages is somebody else's."""
+    package = Path(lightning_wm.__file__).parent
+    copy = tmp_path / "lightning_wm"
+    copy.mkdir()
+    for name in ("__init__.py", "errors.py", "registry.py"):
+        shutil.copy(package / name, copy)
+    shutil.copytree(package / "config", copy / "config")
+    code = "from lightning_wm.config import recipe_names; print(recipe_names())"
+
+    def installed() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+
+    shutil.copytree(recipes.root(), tmp_path / "recipes")
+    assert "UserError: no recipes in" in installed().stderr
+    (tmp_path / "recipes").rename(copy / "recipes")
+    assert installed().stdout.strip() == str(recipe_names())
+
+
 def test_a_folder_says_which_file_to_type(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(BODY)
     with pytest.raises(ConfigError, match=r"type recipe=.*config\.yaml"):
@@ -240,7 +262,7 @@ def test_a_runs_own_plugins_load_only_if_typed(tmp_path: Path) -> None:
     assert from_tree(tree, trust=True).planner.name == "my_shooting"
 
 
-@pytest.mark.parametrize("line", ["seed: '${oc.env:HOME}'", "trust: true", "defaults: [quickstart]", "run: '${seed}'"])
+@pytest.mark.parametrize("line", ["seed: '${oc.env:HOME}'", "trust: true", "defaults: [quickstart]", "run: /elsewhere"])
 def test_a_runs_configuration_is_data(line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a run's configuration has"):
         load([recipe(tmp_path, f"{line}\n{BODY}", "config.yaml")])

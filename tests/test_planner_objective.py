@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import generators, recurrent
 from torch import Tensor
 
 from lightning_wm.errors import UserError
@@ -15,6 +14,7 @@ from lightning_wm.planners.objective import Objective, imagine, problem_of, scor
 from lightning_wm.planners.search import Search
 from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue
 from lightning_wm.protocols import Problem, State
+from tests.problems import generators, recurrent
 
 
 def _count(state: State, action: Tensor, noise: Tensor | None = None) -> State:

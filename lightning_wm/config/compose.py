@@ -13,12 +13,10 @@ from typing import Any
 from lightning_wm.config.layers import Layers, expand
 from lightning_wm.config.line import Line
 from lightning_wm.config.names import hint
-from lightning_wm.config.recipes import GROUPS, PARTS, choices, group_file, names, recipe_file, shown
+from lightning_wm.config.recipes import GROUPS, NOT_STORED, PARTS, choices, group_file, names, recipe_file, shown
 from lightning_wm.config.text import read
 from lightning_wm.config.walk import TYPED
 from lightning_wm.errors import UserError
-
-_UNTRUSTED_KEYS = ("defaults", "trust", "smoke")
 
 
 class Composition:
@@ -120,7 +118,7 @@ def _refuse_code(tree: dict[str, Any], path: Path) -> None:
     """A run's configuration is resolved data: nothing in it is looked up or evaluated."""
     if "${" in repr(tree):
         raise UserError(f"{path}: a run's configuration has no need of ${{...}}; copy the file under another name")
-    found = [key for key in _UNTRUSTED_KEYS if key in tree]
+    found = [key for key in ("defaults", *NOT_STORED) if key in tree]
     if found:
         raise UserError(f"{path}: a run's configuration has no {', '.join(found)}; copy the file under another name")
 

@@ -135,7 +135,7 @@ def second_walk(
     from lightning_wm.config.parts import build_callbacks, build_part, unsaid
 
     walk = _core_walk(sources, raw)
-    tree = {**{part: getattr(Config(), part) for part in PARTS}, "callbacks": {}, **tree}
+    tree = laid({part: getattr(Config(), part) for part in PARTS}, {"callbacks": {}}, tree)
     if interpolate:
         tree = resolve(tree, laid(plain(Config()), unsaid(tree), tree), walk.faults)
     core = walk.build(Config, {key: value for key, value in tree.items() if key not in (*PARTS, "callbacks")})

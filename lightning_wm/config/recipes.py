@@ -16,6 +16,8 @@ PARTS = ("model", "agent", "planner")
 """Groups whose class comes from the registry; a choice replaces all of the group's fields."""
 GROUPS = (*PARTS, "observation", "trainer")
 """Top-level keys that `group=name` fills from `recipes/<group>/<name>.yaml`."""
+NOT_STORED = ("recipe", "run", "resume", "trust", "smoke")
+"""Keys that a run's `config.yaml` lacks: they are about the command, or (smoke) have had their effect."""
 _NO_RECIPES = (*GROUPS, "study")
 
 

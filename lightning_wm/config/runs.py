@@ -11,11 +11,10 @@ from typing import Any
 from lightning_wm.config.layers import flatten
 from lightning_wm.config.line import read_line
 from lightning_wm.config.load import Loaded
+from lightning_wm.config.recipes import NOT_STORED
 
 _FREE = ("env_steps", "run", "resume", "recipe", "trust", "plugins")
 _FREE_GROUPS = ("evaluation", "logging", "callbacks")
-_NOWHERE = ("recipe", "run", "resume", "trust", "smoke")
-"""Keys that are not stored: they are about the command, or (smoke) have had their effect."""
 
 
 def may_differ(key: str) -> bool:
@@ -28,7 +27,8 @@ def run_directory(loaded: Loaded) -> Path:
     if loaded.config.run:
         return Path(loaded.config.run)
     line = read_line(loaded.overrides)
-    kept = {key: value for key, value in line.values.items() if not may_differ(key) and key != "seed"}
+    typed = dict(flatten(loaded.tree))  # 5e2 and 500 are one value there
+    kept = {key: typed.get(key, value) for key, value in line.values.items() if not may_differ(key) and key != "seed"}
     name = f"{loaded.recipe}-s{loaded.config.seed}"
     if kept:
         text = json.dumps(kept, sort_keys=True)
@@ -38,7 +38,7 @@ def run_directory(loaded: Loaded) -> Path:
 
 def stored(tree: Mapping[str, Any]) -> dict[str, Any]:
     """What `config.yaml` of a run keeps of a tree."""
-    return {key: value for key, value in tree.items() if key not in _NOWHERE}
+    return {key: value for key, value in tree.items() if key not in NOT_STORED}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

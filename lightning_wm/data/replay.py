@@ -61,8 +61,8 @@ class Replay:
         """
         if capacity < 1 or (slack is not None and slack < 0):
             raise UserError(f"replay.capacity must be at least 1 and slack at least 0; got {capacity} and {slack}")
-        home = Path(tempfile.mkdtemp(prefix="lightning_wm-replay-") if folder is None else folder)
         layout = fields(spaces)
+        home = Path(tempfile.mkdtemp(prefix="lightning_wm-replay-") if folder is None else folder)
         if not (home / "index.json").exists():
             _make(home, spaces, capacity, capacity + (default_slack(capacity) if slack is None else slack))
         storage = MappedStorage(home, layout, capacity, index.read_slots(home, capacity, layout))

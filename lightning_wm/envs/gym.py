@@ -36,7 +36,8 @@ def _make(name: str) -> Any:
         # Gymnasium would import the part before the colon; a recipe's data must not do that.
         raise UserError(f"gym/{name} names a module to import; put the module under `plugins` and drop it here")
     try:
-        creator = gymnasium.envs.registration.load_env_creator(gymnasium.spec(name).entry_point)
+        entry = gymnasium.spec(name).entry_point
+        creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         draws = "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", [])
         return gymnasium.make(name, render_mode="rgb_array" if draws else None, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:

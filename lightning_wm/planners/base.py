@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lightning_wm.planners.objective import score
+from lightning_wm.planners.policy import mode
 from lightning_wm.planners.search import Score, Search
 from lightning_wm.protocols import ORIGINS, Problem, State
 
@@ -119,14 +120,6 @@ class BasePlanner:
                 stacklevel=4,
             )
         return plan
-
-
-def mode(distribution: torch.distributions.Distribution) -> Tensor:
-    """A distribution's mode, or its mean where it has none."""
-    try:
-        return distribution.mode
-    except NotImplementedError:
-        return distribution.mean
 
 
 def shift(actions: Tensor, steps: int) -> Tensor:

@@ -134,4 +134,3 @@ class GradMPC(BasePlanner):
         elites = c.elites if c.elites is not None else max(1, c.candidates // 2)
         plan, plan_score = choose(search, candidates, score, c.execute, elites)
         return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
-

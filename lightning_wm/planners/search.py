@@ -57,7 +57,7 @@ class Search:
         rows = [self.problem.noise((self.horizon,), one) for one in self.generators]
         return torch.stack(rows, 1).to(self.like)
 
-    def _rows(self, candidates: int) -> tuple[State, Tensor | None]:
+    def rows(self, candidates: int) -> tuple[State, Tensor | None]:
         """State `[E*N, ...]` and noise `[H, E*N, ...]`: every environment's row N times."""
         if candidates not in self._spread:
             state = {name: value.repeat_interleave(candidates, 0) for name, value in self.state.items()}
@@ -65,11 +65,17 @@ class Search:
             self._spread[candidates] = state, noise
         return self._spread[candidates]
 
+    def imagine(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        """One counted step of the model for all candidates: state `[E*N, ...]`, action `[E*N, A]`."""
+        self.model_steps += len(action) // self.environments
+        self.sequential_calls += 1
+        return self.problem.imagine(state, action, noise)
+
     def _evaluate(self, actions: Tensor) -> Tensor:
         environments, candidates, horizon, _ = actions.shape
         self.model_steps += candidates * horizon
         self.sequential_calls += horizon
-        state, noise = self._rows(candidates)
+        state, noise = self.rows(candidates)
         return self._score(self.problem, state, actions.flatten(0, 1), noise).view(environments, candidates)
 
     def score(self, actions: Tensor) -> Tensor:

@@ -39,17 +39,13 @@ def _coloured(white: Tensor, colour: float) -> Tensor:
     return coloured
 
 
-def uniform(
-    candidates: int, horizon: int, action: int, generators: Sequence[torch.Generator], like: Tensor
-) -> Tensor:
+def uniform(candidates: int, horizon: int, action: int, generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """Actions `[E, N, H, A]` drawn uniformly from [-1, 1], row e from generator e alone."""
     rows = [torch.rand(candidates, horizon, action, generator=one) * 2 - 1 for one in generators]
     return torch.stack(rows).to(like)
 
 
-def put(
-    starts: Tensor, origin: Tensor, slot: int, plan: Tensor, valid: Tensor, source: int
-) -> tuple[Tensor, Tensor]:
+def put(starts: Tensor, origin: Tensor, slot: int, plan: Tensor, valid: Tensor, source: int) -> tuple[Tensor, Tensor]:
     """Candidates with `plan` in `slot` where `valid`, and their origins.
 
     Args:

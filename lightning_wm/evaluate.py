@@ -1,0 +1,134 @@
+"""Play a trained run with any planner: `python -m lightning_wm.evaluate run=runs/mine planner=grad_mpc,cem`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_wm import config as configuration
+from lightning_wm.errors import ConfigError, UserError, exits
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `evaluate` is told."""
+
+    run: str
+    """Run directory."""
+    planner: str | None = None
+    """One or more planners, comma separated; null: the run's own. `planner.<field>=` sets a field of each."""
+    planner_fields: dict[str, Any] = field(default_factory=dict)
+    episodes: int = 10
+    """Episodes of each planner, on the same seeds."""
+    seed: int = 20_000
+    """Seed of the first episode; the others follow it."""
+    environments: int = 10
+    """Episodes that are played at once."""
+    checkpoint: str = "last"
+    """`last` or `best` (by evaluation during training)."""
+    name: str | None = None
+    """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>."""
+    video: bool = False
+    """Film the first episode of each planner."""
+    threads: int | None = None
+    """CPU threads of torch; null leaves torch's choice."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
+    trust: bool = False
+    """Load the plugins that the run's config.yaml names."""
+
+
+RANGES = {"episodes": (1, None), "environments": (1, None), "seed": (0, None), "threads": (1, None)}
+
+
+@exits
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = list(argv or [])
+    if "--help" in arguments or "-h" in arguments:
+        print(configuration.options_help(EvaluateOptions))
+        return 0
+    asked = configuration.options(arguments, EvaluateOptions, examples={"run": "runs/quickstart-s0"})
+    _check(asked)
+    from lightning_wm.results import show
+
+    show(evaluate(asked))
+    return 0
+
+
+def _check(asked: EvaluateOptions) -> None:
+    faults = [
+        f"{name}={getattr(asked, name)}: expected at least {low}; type e.g. {name}=10"
+        for name, (low, _) in RANGES.items()
+        if getattr(asked, name) is not None and low is not None and getattr(asked, name) < low
+    ]
+    if asked.checkpoint not in ("last", "best"):
+        faults.append(f"checkpoint={asked.checkpoint}: expected last or best; type checkpoint=last")
+    if asked.name is not None and not re.fullmatch(r"[\w.-]+", asked.name):
+        faults.append(f"name={asked.name}: expected letters, digits, '.', '_' and '-'; type e.g. name=mine")
+    if faults:
+        raise ConfigError(faults)
+
+
+def evaluate(asked: EvaluateOptions) -> list[Any]:
+    """Play every planner and write its file; returns the evaluations in the order asked for."""
+    import torch
+
+    from lightning_wm.experiment import environments, evaluate_planner
+    from lightning_wm.loading import load_run, planner_config
+
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    loaded = load_run(asked.run, asked.checkpoint, asked.plugins, asked.trust)
+    names = asked.planner.split(",") if asked.planner else [loaded.config.planner.name]
+    planners = [planner_config(loaded, name, asked.planner_fields) for name in names]
+    env = environments(loaded.config)(min(asked.environments, asked.episodes))
+    stem = asked.name or f"eval-{loaded.env_steps}-s{asked.seed}"
+    results = []
+    for planner in planners:
+        result = evaluate_planner(
+            loaded.config,
+            loaded.agent,
+            planner,
+            env,
+            episodes=asked.episodes,
+            seed=asked.seed,
+            env_steps=loaded.env_steps,
+            checkpoint=asked.checkpoint,
+        )
+        result.save(loaded.run.evaluations / f"{stem}-{_unused(planner.name, results)}.json")
+        results.append(result)
+    env.close()
+    if asked.video:
+        _films(loaded, planners, asked.seed, stem)
+    return results
+
+
+def _unused(name: str, before: Sequence[Any]) -> str:
+    """The planner's name, with a number where it was asked for more than once."""
+    again = sum(result.planner == name for result in before)
+    return f"{name}-{again + 1}" if again else name
+
+
+def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:
+    from lightning_wm.callbacks.video import film
+    from lightning_wm.experiment import environments
+    from lightning_wm.registry import build
+
+    env = environments(loaded.config)(1)
+    for planner in planners:
+        path: Path = loaded.run.videos / f"{stem}-{planner.name}.mp4"
+        film(env, loaded.agent.actor(build("planner", planner), seed=seed), seed, path)
+        print(path)
+    env.close()
+
+
+def _script() -> None:
+    raise SystemExit(main())
+
+
+if __name__ == "__main__":
+    _script()

@@ -1,0 +1,109 @@
+"""Trained runs, back in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_wm import config as configuration
+from lightning_wm.config import Config
+from lightning_wm.config.layers import laid
+from lightning_wm.config.recipes import group_file
+from lightning_wm.errors import UserError
+from lightning_wm.experiment import build_agent, environments, load_weights
+from lightning_wm.io import RunDirectory
+from lightning_wm.registry import build
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run's configuration and its agent with a checkpoint's weights."""
+
+    run: RunDirectory
+    config: Config
+    tree: dict[str, Any]
+    agent: Any
+    env_steps: int
+    """Of the checkpoint."""
+    plugins: list[str]
+    trust: bool
+
+
+def load_run(
+    path: Path | str, checkpoint: str = "last", plugins: Sequence[str] = (), trust: bool = False
+) -> LoadedRun:
+    """Read a run directory; nothing in it is executed.
+
+    Args:
+        path: the run directory.
+        checkpoint: `last` or `best`.
+        plugins: modules to import first.
+        trust: import the plugins that its config.yaml names.
+
+    Raises:
+        UserError: it is no run, its files are damaged, or it names plugins that are not trusted.
+    """
+    from lightning_wm.envs import spaces
+
+    run = RunDirectory(path)
+    if not run.exists():
+        raise UserError(f"{path} is not the folder of a run (no config.yaml); type run=<one that fit has written>")
+    tree = configuration.read_tree(run.config)
+    config = configuration.from_tree(tree, plugins, trust)
+    file = run.checkpoint(checkpoint)
+    env = environments(config)(1)
+    seen = spaces(env)
+    env.close()
+    agent = build_agent(config, seen)
+    saved = load_weights(agent, file)
+    agent.eval()
+    return LoadedRun(run, config, tree, agent, saved["ranks"][0]["counters"]["env_steps"], list(plugins), trust)
+
+
+def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> Any:
+    """The settings of a planner for a run: the run's own, or the shipped ones, with `fields` on top.
+
+    Raises:
+        UserError: there is no such planner, or it has no such field.
+    """
+    own = loaded.tree["planner"]
+    if own.get("name") != name:
+        shipped = group_file("planner", name)
+        own = configuration.read_tree(shipped) if shipped is not None else {"name": name}
+    tree = {**loaded.tree, "planner": laid(own, fields)}
+    plugins = [*loaded.plugins, *loaded.config.plugins] if loaded.trust else loaded.plugins
+    return configuration.from_tree(tree, plugins, loaded.trust).planner
+
+
+def load_actor(
+    run: Path | str,
+    planner: str | None = None,
+    checkpoint: str = "last",
+    seed: int = 0,
+    plugins: Sequence[str] = (),
+    trust: bool = False,
+) -> Any:
+    """What plays, from a run directory, for a loop of your own.
+
+    Args:
+        run: the run directory.
+        planner: a planner's name; None for the run's own.
+        checkpoint: `last` or `best`.
+        seed: of the planner's draws.
+        plugins: modules to import first.
+        trust: import the plugins that the run's config.yaml names.
+
+    Returns:
+        A `protocols.Actor`: `actor.reset()`, then `actor.act(observation)` at every decision; every action is to be
+        held for the run's `task.action_repeat` env steps.
+
+    Raises:
+        UserError: it is no run, or it is damaged.
+    """
+    loaded = load_run(run, checkpoint, plugins, trust)
+    settings = planner_config(loaded, planner or loaded.config.planner.name, {})
+    return loaded.agent.actor(build("planner", settings), seed=seed)
+
+

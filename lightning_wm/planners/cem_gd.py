@@ -1,0 +1,98 @@
+"""CEM-GD: a short cross-entropy search, then gradient steps on its best candidates (arXiv:2112.07746).
+
+Deviation: all of the gradient steps come after the search, on several candidates side by side; the paper alternates
+them on a large first search and one candidate later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from tensordict import TensorDictBase
+
+from lightning_wm.planners.ascent import BOUNDS, Ascent, ascend
+from lightning_wm.planners.base import FITTED, RANDOM, BasePlanner, Found, pick, valid_rows
+from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
+from lightning_wm.planners.choose import EXECUTE, choose
+from lightning_wm.planners.gaussian import cross_entropy
+from lightning_wm.planners.objective import Objective
+from lightning_wm.planners.search import Search
+from lightning_wm.registry import register
+
+
+@dataclass(frozen=True)
+class CEMGDConfig:
+    """A short cross-entropy search whose best candidates then climb the gradient."""
+
+    name: str = "cem_gd"
+    """The planner's name."""
+    horizon: int = 12
+    """H: agent steps that are imagined."""
+    iterations: int = 3
+    """Times that the distribution is fitted to the elites."""
+    candidates: int = 100
+    """N: action sequences drawn in each iteration."""
+    elites: int = 10
+    """K: best candidates that the distribution is fitted to."""
+    climbers: int = 4
+    """Candidates that climb: the fitted mean and the best of the last iteration."""
+    steps: int = 5
+    """Gradient steps."""
+    execute: str = "best"
+    """`best` climber, `mean` of the climbers or `sample`, one of them."""
+    replan: int = 1
+    """Decisions that a plan serves; 1 plans at every decision."""
+    warm_start: bool = True
+    """Start the mean from the previous plan, moved on in time."""
+    latents: str = "mean"
+    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
+    init_std: float = 0.5
+    """Standard deviation of the first iteration."""
+    min_std: float = 1e-6
+    """The standard deviation's floor."""
+    step_size: float = 0.1
+    """Of the first gradient step (Adam)."""
+    decay: float = 1.0
+    """The last step's size as a share of the first's."""
+    bound: str = "tanh"
+    """How actions stay in [-1, 1] while they climb: `tanh` or `clip` (projection)."""
+    objective: Objective = field(default_factory=Objective)
+    """What a plan is judged by."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_shared(self)
+        check_choice("execute", self.execute, EXECUTE)
+        check_choice("latents", self.latents, ("mean", "sample"))
+        check_choice("bound", self.bound, BOUNDS)
+        check_positive(self, "init_std", "step_size", "decay", "climbers", "steps")
+        check_range(self, min_std=0)
+
+
+@register("planner", "cem_gd")
+class CEMGD(BasePlanner):
+    """CEM with gradient steps, arXiv:2112.07746; `CEMGDConfig` has its settings."""
+
+    Config = CEMGDConfig
+    config: CEMGDConfig
+
+    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+        """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""
+        c = self.config
+        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
+        mean, warm = valid_rows(memory, "actions", zeros)
+        std = torch.full_like(mean, c.init_std)
+        fitted = cross_entropy(search, mean, std, c.iterations, c.candidates, c.elites, c.min_std, warm)
+        number = min(c.climbers, c.candidates)
+        climbers = pick(fitted.candidates, fitted.score.topk(number, dim=1).indices)
+        climbers = torch.cat([fitted.mean[:, None], fitted.best[:, None], climbers], 1)[:, : max(2, number)]
+        origin = torch.full(climbers.shape[:2], RANDOM, device=mean.device)
+        origin[:, 0] = FITTED
+        how = Ascent(c.steps, c.step_size, c.decay, bound=c.bound)
+        climbers, score, _ = ascend(search, climbers, how)
+        better = fitted.best_score > score[:, 1]  # tanh's edge may have moved the best plan a little
+        climbers[:, 1] = torch.where(better[:, None, None], fitted.best, climbers[:, 1])
+        score[:, 1] = torch.where(better, fitted.best_score, score[:, 1])
+        plan, plan_score = choose(search, climbers, score, c.execute, climbers.shape[1])
+        return Found(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})

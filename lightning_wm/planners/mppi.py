@@ -1,0 +1,129 @@
+"""Model predictive path integral control as TD-MPC2 plans with it (arXiv:2310.16828, App. C; arXiv:1509.01149).
+
+    a^j ~ N(mean, std^2), clamped, some from the policy;  weights exp(temperature * (score - max)) of the elites;
+    mean, std <- weighted;  I times;  execute an elite drawn by its weight
+
+Deviations: the horizon is 12 where there is no terminal value (TD-MPC2's 3 stands on one); no noise is added to the
+executed action (exploration belongs to collecting, not to planning).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from lightning_wm.planners import starts
+from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, pick, valid_rows
+from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
+from lightning_wm.planners.choose import EXECUTE, draw, safe
+from lightning_wm.planners.gaussian import fit, keep
+from lightning_wm.planners.objective import Objective
+from lightning_wm.planners.policy import rollouts
+from lightning_wm.planners.search import Search
+from lightning_wm.registry import register
+
+
+@dataclass(frozen=True)
+class MPPIConfig:
+    """Model predictive path integral control."""
+
+    name: str = "mppi"
+    """The planner's name."""
+    horizon: int = 12
+    """H: agent steps that are imagined; TD-MPC2's 3 needs `objective.terminal_value`."""
+    iterations: int = 6
+    """Times that the distribution is fitted."""
+    candidates: int = 512
+    """N: action sequences in each iteration, those of the policy included."""
+    elites: int = 64
+    """K: best candidates that the distribution is fitted to."""
+    execute: str = "sample"
+    """`sample`, an elite drawn by its weight; `best` candidate seen; `mean` of the fitted distribution."""
+    replan: int = 1
+    """Decisions that a plan serves; 1 plans at every decision."""
+    warm_start: bool = True
+    """Start the mean from the previous one, moved on in time."""
+    latents: str = "mean"
+    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
+    policy_candidates: int = 24
+    """Candidates that are rollouts of the policy, where there is one."""
+    temperature: float = 0.5
+    """Factor on the score before the exponential: larger is greedier (TD-MPC2's name)."""
+    init_std: float = 2.0
+    """Standard deviation of the first iteration, and the largest of all."""
+    min_std: float = 0.05
+    """The standard deviation's floor."""
+    objective: Objective = field(default_factory=Objective)
+    """What a plan is judged by."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_shared(self)
+        check_choice("execute", self.execute, EXECUTE)
+        check_choice("latents", self.latents, ("mean", "sample"))
+        check_positive(self, "init_std", "temperature")
+        check_range(self, min_std=0, policy_candidates=0)
+
+
+@register("planner", "mppi")
+class MPPI(BasePlanner):
+    """MPPI, App. C of arXiv:2310.16828; `MPPIConfig` has its settings."""
+
+    Config = MPPIConfig
+    config: MPPIConfig
+
+    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+        """Draw, score, weigh, fit, again."""
+        c = self.config
+        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
+        mean, warm = valid_rows(memory, "actions", zeros)
+        std = torch.full_like(mean, c.init_std)
+        best, best_score = mean, zeros.new_full(warm.shape, -torch.inf)
+        first, guided = best_score, self.guided(search)
+        for iteration in range(c.iterations):
+            candidates, origin = self.draw(search, mean, std, guided, warm & (iteration == 0))
+            score = search.score(candidates)
+            top, index = score.topk(c.elites, dim=1)
+            elites, weight = pick(candidates, index), weights(top, c.temperature)
+            mean, std = fit(elites, weight, mean, std)
+            std = std.clamp(c.min_std, c.init_std)
+            best, best_score = keep(best, best_score, elites[:, 0], top[:, 0])
+            first = top[:, 0] if iteration == 0 else first
+        plan, plan_score = best, best_score
+        if c.execute == "mean":
+            plan, plan_score = safe(search, mean, best, best_score)
+        elif c.execute == "sample":
+            chosen = draw(search, weight)[:, None]
+            plan, plan_score = pick(elites, chosen)[:, 0], top.gather(1, chosen)[:, 0]
+        return Found(candidates, score, origin, plan, plan_score, first, {"actions": mean})
+
+    def guided(self, search: Search) -> Tensor | None:
+        """Candidates `[E, P, H, A]` of the policy, drawn once per plan; None without a policy."""
+        number = min(self.config.policy_candidates, self.config.candidates - 1)
+        return rollouts(search, number) if search.problem.policy is not None and number > 0 else None
+
+    def draw(
+        self, search: Search, mean: Tensor, std: Tensor, guided: Tensor | None, warm: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Candidates `[E, N, H, A]` and origins `[E, N]`: drawn, the policy's last, the warm mean itself first."""
+        c = self.config
+        noise = starts.noise(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
+        candidates = noise.mul_(std[:, None]).add_(mean[:, None]).clamp_(-1, 1)
+        origin = torch.full(candidates.shape[:2], RANDOM, device=mean.device)
+        if guided is not None:
+            candidates[:, -guided.shape[1] :] = guided
+            origin[:, -guided.shape[1] :] = POLICY
+        return starts.put(candidates, origin, 0, mean, warm, PREVIOUS)
+
+
+def weights(score: Tensor, temperature: float) -> Tensor:
+    """Weights `[E, K]` of scores `[E, K]`: 1 for the best, 0 for what is not finite.
+
+    The maximum is subtracted, so no score overflows the exponential.
+    """
+    usable = score.isfinite()
+    best = torch.where(usable, score, -torch.inf).amax(1, keepdim=True)
+    return torch.where(usable, (temperature * (score - best)).exp(), 0.0)

@@ -1,0 +1,73 @@
+"""Candidates from a policy, and the compiled objective."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.distributions import Beta, Distribution, Independent, Normal
+from torchrl.modules import TanhNormal
+
+from lightning_wm.errors import UserError
+from lightning_wm.planners import problem_of
+from lightning_wm.planners.base import POLICY
+from lightning_wm.planners.policy import draw, rollouts
+from lightning_wm.planners.search import Search
+from lightning_wm.protocols import State
+from tests.problems import generators, recurrent
+from tests.test_planner_contract import build, rows
+
+
+def policy(state: State) -> Distribution:
+    """A squashed Gaussian that depends on the state."""
+    return TanhNormal(state["stoch"][:, :2], torch.full_like(state["stoch"][:, :2], 0.3))
+
+
+def test_draw_is_a_function_of_noise() -> None:
+    noise = torch.tensor([[1.0, -1.0]])
+    normal = Normal(torch.tensor([[0.5, 0.0]]), torch.tensor([[2.0, 0.1]]))
+    assert draw(normal, noise)[0].tolist() == pytest.approx([2.5, -0.1])
+    assert draw(Independent(normal, 1), noise)[0].tolist() == pytest.approx([2.5, -0.1])
+    squashed = TanhNormal(normal.loc, normal.scale)
+    assert draw(squashed, noise)[0].tolist() == pytest.approx(torch.tensor([2.5, -0.1]).tanh().tolist(), abs=1e-5)
+    with pytest.raises(UserError, match="cannot draw from the policy's Beta"):
+        draw(Beta(torch.ones(1), torch.ones(1)), noise[:, :1])
+
+
+def test_rollouts_follow_the_policy() -> None:
+    """The first is the mode, step by step through the model; the others differ; rows are independent."""
+    model = recurrent()
+    problem = replace(problem_of(model), policy=policy)
+    state = model.initial(2)
+    plans = rollouts(Search(problem, state, generators(2), 4), 3)
+    assert plans.shape == (2, 3, 4, 2)
+    for step in range(4):
+        action = state["stoch"][:, :2].tanh()
+        assert torch.allclose(plans[:, 0, step], action, atol=1e-4)
+        state = model.imagine(state, plans[:, 0, step])
+    assert (plans[:, 1] != plans[:, 2]).all()
+    alone = rollouts(Search(problem, rows(model.initial(2), 1), generators(2)[1:], 4), 3)
+    assert torch.allclose(alone[0], plans[1], rtol=0, atol=1e-9)
+
+
+def test_mppi_has_candidates_of_the_policy() -> None:
+    model = recurrent()
+    problem = replace(problem_of(model), policy=policy)
+    planner = build("mppi", horizon=4, candidates=12, elites=4, policy_candidates=5)
+    plan = planner.plan(problem, model.initial(2), None, generators(2))
+    assert (plan["candidates", "origin"] == POLICY).sum(1).tolist() == [5, 5]
+    assert plan["stats", "model_steps"].tolist() == [6 * 12 * 4 + 5 * 3] * 2
+
+
+@pytest.mark.slow
+def test_compiled_plans_are_the_eager_ones() -> None:
+    model = recurrent(double=False)
+    problem, state = problem_of(model), model.initial(2)
+    settings = {"horizon": 3, "iterations": 2, "candidates": 4}
+    eager = build("grad_mpc", **settings).plan(problem, state, None, generators(2))
+    planner = build("grad_mpc", **settings, compile=True)
+    with torch.inference_mode():
+        compiled = planner.plan(problem, state, None, generators(2))
+    assert torch.allclose(eager["actions"], compiled["actions"], atol=1e-4)
+    assert all(weight.grad is None for weight in model.parameters())
