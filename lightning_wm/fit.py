@@ -53,8 +53,10 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     if owner:
         run.lock()
     try:
-        checkpoint = _prepare(run, loaded, arguments) if owner else _newest(run)
+        checkpoint = _prepare(run, loaded) if owner else _newest(run)
         experiment = build_experiment(loaded.config, run)
+        if owner and not run.exists():
+            run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
         if checkpoint is None or not _complete(checkpoint, loaded.config.env_steps):
             _train(experiment, checkpoint)
         return _finish(experiment) if experiment.trainer.is_global_zero else 0
@@ -67,10 +69,9 @@ def _newest(run: RunDirectory) -> Path | None:
     return path if path.exists() else None
 
 
-def _prepare(run: RunDirectory, loaded: configuration.Loaded, arguments: list[str]) -> Path | None:
-    """Write down a new run, or see that the one in the directory may go on."""
+def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
+    """The checkpoint to go on from, where the directory holds a run that may; None for a new one."""
     if not run.exists():
-        run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
         return None
     if loaded.config.resume == "never":
         raise UserError(f"{run.path} holds a run and resume=never; type resume=auto, or run=<a new folder>")

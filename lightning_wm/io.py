@@ -52,7 +52,11 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
-    write_atomically(path, lambda file: file.write(text.encode()) and None)
+
+    def write(file: BinaryIO) -> None:
+        file.write(text.encode())
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -156,6 +160,7 @@ class RunDirectory:
         except OSError as error:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
+            handle.close()
             raise UserError(
                 f"{self.path} is in use by {owner}; wait for it, stop it, or type run=<another folder>"
             ) from error

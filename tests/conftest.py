@@ -10,7 +10,13 @@ import pytest
 
 from lightning_wm.fit import main as fit
 
-TINY = ["recipe=quickstart", "smoke=true", "logging.tensorboard=false", "logging.progress=false"]
+TINY = [
+    "recipe=quickstart",
+    "smoke=true",
+    "evaluation.every=160",
+    "logging.tensorboard=false",
+    "logging.progress=false",
+]
 """A quickstart of seconds."""
 
 

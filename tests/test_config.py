@@ -47,6 +47,13 @@ def test_every_shipped_recipe_loads(name: str, smoke: str) -> None:
     assert loaded.recipe == name.replace("/", "-")
 
 
+@pytest.mark.parametrize("token", [f"{group}={one}" for group in recipes.GROUPS for one in recipes.choices(group)])
+@pytest.mark.parametrize("smoke", ["false", "true"])
+def test_every_group_file_loads(token: str, smoke: str) -> None:
+    loaded = load(["recipe=quickstart", token, f"smoke={smoke}"])
+    assert f"recipes/{token.replace('=', '/')}.yaml" in loaded.sources.values()
+
+
 def test_recipes_say_what_they_are() -> None:
     names = dict(recipe_names())
     assert {"quickstart", "dense/cheetah_run", "dense/walker_walk"} <= set(names)

@@ -259,6 +259,12 @@ def test_an_action_that_is_not_finite(value):
         env.step(current)
 
 
+def test_an_action_of_the_wrong_shape():
+    env = state_env("dmc/cheetah_run", environments=2)
+    with pytest.raises(ValueError, match=r"shape \[2, 1\], expected \[2, 6\]"):
+        env.step(env.reset().set("action", torch.zeros(2, 1)))
+
+
 def broken(**methods):
     """An environment whose second row's simulator fails at its third env step."""
     env = state_env(environments=2)

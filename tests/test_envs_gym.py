@@ -132,6 +132,15 @@ def test_spaces_that_are_refused(bound, message):
         del gymnasium.registry["Unbounded-v0"]
 
 
+def test_a_constructor_that_fails():
+    gymnasium.register("Unbounded-v0", entry_point=Unbounded)
+    try:
+        with pytest.raises(UserError, match=r"gym/Unbounded-v0 cannot be made: TypeError: .*'bound'"):
+            gym_env("gym/Unbounded-v0")
+    finally:
+        del gymnasium.registry["Unbounded-v0"]
+
+
 def test_a_task_without_a_picture():
     class Blind(gymnasium.Env):
         observation_space = gymnasium.spaces.Dict(a=gymnasium.spaces.Box(0, 1, (2, 2)), b=gymnasium.spaces.Box(0, 1))

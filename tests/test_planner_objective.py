@@ -10,8 +10,10 @@ from torch import Tensor
 
 from lightning_wm.errors import UserError
 from lightning_wm.planners.ascent import Adam
+from lightning_wm.planners.cem import CEM, CEMConfig
+from lightning_wm.planners.cem_gd import CEMGD
+from lightning_wm.planners.grad_mpc import GradMPC
 from lightning_wm.planners.objective import Objective, imagine, problem_of, score
-from lightning_wm.planners.search import Search
 from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue
 from lightning_wm.protocols import Problem, State
 from tests.problems import generators, recurrent
@@ -104,22 +106,25 @@ def test_objective_refuses_by_field(wrong: dict[str, float]) -> None:
         Objective(**wrong)
 
 
+@pytest.mark.parametrize("hidden", [False, True])
 @pytest.mark.parametrize("part", ["imagine", "reward", "value"])
-def test_a_broken_graph_is_named(part: str) -> None:
+@pytest.mark.parametrize("planner", [GradMPC, CEMGD])
+def test_a_broken_graph_is_named(planner: type, part: str, hidden: bool) -> None:
+    """Also where a penalty on the actions still has a gradient; a planner without gradients does not mind."""
     model = recurrent()
-    problem = replace(problem_of(model), value=model.reward)
+    whole = replace(problem_of(model, action_cost=0.1 * hidden), value=model.reward)
+    if part == "value":
+        whole = replace(whole, terms=(*whole.terms, TerminalValue()))
 
     def detached(*arguments: object) -> object:
-        result = getattr(problem, part)(*arguments)
+        result = getattr(whole, part)(*arguments)
         return {k: v.detach() for k, v in result.items()} if part == "imagine" else result.detach()
 
-    broken = replace(problem, **{part: detached})
-    if part == "value":
-        broken = replace(broken, reward=lambda s: 0.0 * s["deter"].detach()[:, 0], terms=(TerminalValue(),))
-    search = Search(broken, model.initial(1), generators(1), horizon=3)
-    named = "reward" if part == "value" else part  # the first that is broken
-    with pytest.raises(UserError, match=f"model's {named} has no gradient"):
-        search.gradient(torch.zeros(1, 2, 3, 2, dtype=torch.float64), torch.tanh)
+    broken, state = replace(whole, **{part: detached}), model.initial(1)
+    with torch.inference_mode(), pytest.raises(UserError, match=f"model's {part} has no gradient.*planner=cem"):
+        planner().plan(broken, state, None, generators(1))
+    assert CEM(CEMConfig(candidates=8, elites=2)).plan(broken, state, None, generators(1))["actions"].isfinite().all()
+    planner().plan(whole, state, None, generators(1))
 
 
 def test_our_adam_is_adam() -> None:

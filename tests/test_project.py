@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import lightning_wm
 from lightning_wm import registry
 from lightning_wm.protocols import Problem
 
@@ -32,9 +33,9 @@ def test_every_dependency_has_a_tested_version() -> None:
 
 
 def test_one_version_everywhere() -> None:
-    """pyproject.toml and CITATION.cff name the same version."""
+    """pyproject.toml, CITATION.cff and the package name the same version."""
     (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    assert cited == PROJECT["version"]
+    assert cited == lightning_wm.__version__ == PROJECT["version"]
 
 
 def test_links_between_pages_lead_somewhere() -> None:

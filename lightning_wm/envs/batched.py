@@ -15,41 +15,10 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from lightning_wm import registry, rng
+from lightning_wm import rng
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
-from lightning_wm.envs.simulator import Simulator, nearest
-from lightning_wm.errors import EnvironmentFailure, LightningWMError, UserError
-
-KINDS = ("state", "pixels", "both")
-QUALITIES = ("fast", "standard")
-
-
-def _check(task: TaskConfig, observation: ObservationConfig, environments: int) -> None:
-    faults = [
-        (environments < 1, f"environments is {environments}, expected 1 or more"),
-        (task.action_repeat < 1, f"task.action_repeat is {task.action_repeat}, expected 1 or more"),
-        (observation.kind not in KINDS, f"observation.kind is {observation.kind!r}, expected {', '.join(KINDS)}"),
-        (
-            observation.render.quality not in QUALITIES,
-            f"observation.render.quality is {observation.render.quality!r}, expected {', '.join(QUALITIES)}",
-        ),
-        (observation.render.size < 1, f"observation.render.size is {observation.render.size}, expected 1 or more"),
-    ]
-    wrong = [text for fault, text in faults if fault]
-    if wrong:
-        raise UserError("\n".join(wrong))
-
-
-def _build(task: TaskConfig, observation: ObservationConfig) -> Simulator:
-    prefix, slash, name = task.name.partition("/")
-    if not slash or not name:
-        from lightning_wm.envs.dmc import task_names
-
-        raise UserError(
-            f"task.name is {task.name!r}, expected dmc/<task> or gym/<id>{nearest('dmc/' + task.name, task_names())}"
-        )
-    simulator: Simulator = registry.lookup("environment", prefix)(name, observation)
-    return simulator
+from lightning_wm.envs.simulator import build, check
+from lightning_wm.errors import EnvironmentFailure, LightningWMError
 
 
 class SimulatorEnv(EnvBase):  # type: ignore[misc]
@@ -67,10 +36,10 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
     """
 
     def __init__(self, task: TaskConfig, observation: ObservationConfig, environments: int = 1) -> None:
-        _check(task, observation, environments)
+        check(task, observation, environments)
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([environments]))
         self.task, self.shown = task, observation
-        self.simulators = [_build(task, observation) for _ in range(environments)]
+        self.simulators = [build(task, observation) for _ in range(environments)]
         self._low, self._high = self.simulators[0].low, self.simulators[0].high
         self._limit: int | None = getattr(task, "max_decisions", None)
         self._now = self._allocate()
@@ -168,6 +137,8 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
     def _scaled(self, action: Tensor, live: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Actions `[E, A]` from [-1, 1], where they are clipped to, to the simulator's bounds."""
         values = action.detach().to("cpu", torch.float64).numpy()
+        if values.shape != (len(live), len(self._low)):
+            raise ValueError(f"the action has shape {list(values.shape)}, expected [{len(live)}, {len(self._low)}]")
         if not np.isfinite(values).all():
             bad = [row for row in np.flatnonzero(live) if not np.isfinite(values[row]).all()]
             if bad:

@@ -29,7 +29,7 @@ def _make(name: str) -> Any:
     """The environment, able to draw where it knows how.
 
     Raises:
-        UserError: unknown id, or a package that it needs is missing.
+        UserError: unknown id, a package that it needs is missing, or its constructor fails.
     """
     gymnasium = _gymnasium()
     if ":" in name:
@@ -39,12 +39,14 @@ def _make(name: str) -> Any:
         entry = gymnasium.spec(name).entry_point
         creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         draws = "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", [])
-        return gymnasium.make(name, render_mode="rgb_array" if draws else None, disable_env_checker=True)
+        return gymnasium.make(name, disable_env_checker=True, **({"render_mode": "rgb_array"} if draws else {}))
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"gym/{name} needs a package that is missing: {error}") from error
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         hint = nearest(name, gymnasium.registry)
         raise UserError(f"gymnasium has no environment {name!r}{hint} ({error})") from error
+    except Exception as error:
+        raise UserError(f"gym/{name} cannot be made: {type(error).__name__}: {error}") from error
 
 
 @register("environment", "gym")

@@ -9,9 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_wm import registry
+from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.errors import UserError
 
 LARGEST_BOUND = 1e6
+KINDS = ("state", "pixels", "both")
+QUALITIES = ("fast", "standard")
 
 
 class Simulator(Protocol):
@@ -64,3 +68,41 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` with up to three near names, or nothing."""
     near = get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def check(task: TaskConfig, observation: ObservationConfig, environments: int) -> None:
+    """Refuse settings that no simulator can have.
+
+    Raises:
+        UserError: with every fault at once.
+    """
+    faults = [
+        (environments < 1, f"environments is {environments}, expected 1 or more"),
+        (task.action_repeat < 1, f"task.action_repeat is {task.action_repeat}, expected 1 or more"),
+        (observation.kind not in KINDS, f"observation.kind is {observation.kind!r}, expected {', '.join(KINDS)}"),
+        (
+            observation.render.quality not in QUALITIES,
+            f"observation.render.quality is {observation.render.quality!r}, expected {', '.join(QUALITIES)}",
+        ),
+        (observation.render.size < 1, f"observation.render.size is {observation.render.size}, expected 1 or more"),
+    ]
+    wrong = [text for fault, text in faults if fault]
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+def build(task: TaskConfig, observation: ObservationConfig) -> Simulator:
+    """The simulator that the task's prefix is registered with.
+
+    Raises:
+        UserError: no such prefix, or the simulator refuses the task.
+    """
+    prefix, slash, name = task.name.partition("/")
+    if not slash or not name:
+        from lightning_wm.envs.dmc import task_names
+
+        raise UserError(
+            f"task.name is {task.name!r}, expected dmc/<task> or gym/<id>{nearest('dmc/' + task.name, task_names())}"
+        )
+    simulator: Simulator = registry.lookup("environment", prefix)(name, observation)
+    return simulator

@@ -221,7 +221,8 @@ class RSSM(nn.Module):
             vector = flat["observation"].to(dtype)
             targets["observation"] = symlog(vector) if self.config.symlog else vector
         if self.spaces.pixels is not None:
-            targets["pixels"] = self._normalise(flat["pixels"], generator).to(dtype)
+            image = self._normalise(flat["pixels"], generator).to(dtype)
+            targets["pixels"] = image.contiguous(memory_format=torch.channels_last)  # as the decoder's output lies
         return targets
 
     def _normalise(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -229,11 +230,11 @@ class RSSM(nn.Module):
         bits = self.config.pixel_bits
         if bits == 8:
             return pixels.float() / 255.0 - 0.5
-        level = torch.div(pixels, 2 ** (8 - bits), rounding_mode="floor").float()
+        level = torch.bitwise_right_shift(pixels, 8 - bits).float()
         jitter: Tensor | float = 0.5
         if generator is not None:
             jitter = torch.rand(pixels.shape, generator=generator).to(pixels.device)
-        return (level + jitter) / 2**bits - 0.5
+        return level.add_(jitter).mul_(0.5**bits).sub_(0.5)
 
     def _embed_targets(self, targets: dict[str, Tensor]) -> Tensor:
         parts = []
@@ -290,8 +291,8 @@ class RSSM(nn.Module):
         total = features.new_zeros((), dtype=widen(features).dtype)
         for name, decoder in (("observation", "vector_decoder"), ("pixels", "pixel_decoder")):
             if name in targets:
-                error = widen(getattr(self, decoder)(features)) - widen(targets[name])
-                total = total + 0.5 * error.square().sum() / error.shape[0]
+                decoded, target = widen(getattr(self, decoder)(features)), widen(targets[name])
+                total = total + 0.5 * F.mse_loss(decoded, target, reduction="sum") / target.shape[0]
         return total
 
     def _kl(self, posterior: Posterior) -> tuple[Tensor, Tensor]:

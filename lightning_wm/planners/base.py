@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_wm.planners.objective import score
 from lightning_wm.planners.policy import mode
-from lightning_wm.planners.search import Score, Search
+from lightning_wm.planners.search import Score, Search, check_differentiable
 from lightning_wm.protocols import ORIGINS, Problem, State
 
 RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
@@ -42,9 +42,13 @@ class Found:
 class BasePlanner:
     """A planner as its `search`; see `protocols.Planner` for what `plan` takes and returns."""
 
+    differentiates = False
+    """Whether the search takes gradients through the model."""
+
     def __init__(self, config: Any = None) -> None:
         self.config = type(self).Config() if config is None else config  # type: ignore[attr-defined]
         self._warned = False
+        self._checked: Problem | None = None
 
     def search(self, search: Search, memory: TensorDictBase | None) -> Found:
         """Look for good plans; runs without gradients and outside inference mode."""
@@ -70,10 +74,17 @@ class BasePlanner:
         """Plan for E environments; works in every gradient mode and leaves the model's gradients alone."""
         with torch.inference_mode(False), torch.no_grad():
             own = {name: value.clone() for name, value in state.items()}
+            self._check(problem, own)
             latents = getattr(self.config, "latents", "mean")
             search = Search(problem, own, generators, self.config.horizon, latents, self.scorer(problem))
             start = memory.clone() if memory is not None and getattr(self.config, "warm_start", False) else None
             return self._plan(search, self.search(search, start))
+
+    def _check(self, problem: Problem, state: State) -> None:
+        """Once per problem: a penalty's gradient, or that of `continues`, would hide that the reward has none."""
+        if self.differentiates and problem is not self._checked and (problem.terms or problem.continues):
+            check_differentiable(problem, state)
+        self._checked = problem
 
     def _plan(self, search: Search, found: Found) -> TensorDict:
         batch = [search.environments]

@@ -76,6 +76,7 @@ class CEMGD(BasePlanner):
 
     Config = CEMGDConfig
     config: CEMGDConfig
+    differentiates = True
 
     def search(self, search: Search, memory: TensorDictBase | None) -> Found:
         """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -24,5 +26,8 @@ class CompiledScore:
                 return score(problem, state, actions, noise)
 
             self._compiled = torch.compile(of_problem, dynamic=False)
-        values: Tensor = self._compiled(state, actions, noise)
+        with warnings.catch_warnings():
+            # Tracing looks at `.grad` of the actions, which are no leaf.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            values: Tensor = self._compiled(state, actions, noise)
         return values

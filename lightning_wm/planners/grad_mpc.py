@@ -96,6 +96,7 @@ class GradMPC(BasePlanner):
 
     Config = GradMPCConfig
     config: GradMPCConfig
+    differentiates = True
 
     def __init__(self, config: GradMPCConfig | None = None) -> None:
         super().__init__(config)

@@ -12,7 +12,10 @@ from lightning_wm.planners.search import Search
 
 
 def mode(distribution: Distribution) -> Tensor:
-    """A distribution's mode, or its mean where it has none."""
+    """What a distribution does without noise: TorchRL's `deterministic_sample`, else the mode, else the mean."""
+    sample: Tensor | None = getattr(distribution, "deterministic_sample", None)
+    if sample is not None:
+        return sample
     try:
         return distribution.mode
     except NotImplementedError:

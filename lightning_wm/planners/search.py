@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_wm.errors import UserError
 from lightning_wm.planners.objective import score
+from lightning_wm.planners.terms import TerminalValue
 from lightning_wm.protocols import Problem, State
 
 Score = Callable[[Problem, State, Tensor, Tensor | None], Tensor]
@@ -130,7 +131,7 @@ def check_differentiable(problem: Problem, state: State) -> None:
         if not _depends([value for value in after.values() if value.is_floating_point()], [action]):
             raise UserError(f"the model's imagine has no gradient with respect to the action; {_USE_ANOTHER}")
         floating = {name: value.detach().requires_grad_() for name, value in after.items() if value.is_floating_point()}
-        for name in ("reward", "value"):
-            head = getattr(problem, name)
+        valued = any(isinstance(term, TerminalValue) for term in problem.terms)
+        for name, head in (("reward", problem.reward), ("value", problem.value if valued else None)):
             if head is not None and not _depends([head({**after, **floating})], list(floating.values())):
                 raise UserError(f"the model's {name} has no gradient with respect to the state; {_USE_ANOTHER}")

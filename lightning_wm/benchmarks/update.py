@@ -1,0 +1,139 @@
+"""One update of the world model beside TorchRL's, and beside what the machine's matrix products would take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_wm import rng
+from lightning_wm.benchmarks.timing import Call, Setting, interleaved, matmul_rate, row
+from lightning_wm.benchmarks.torchrl_world import dreamer_loss, peer_batch
+from lightning_wm.models.rssm import RSSM, RSSMConfig
+from lightning_wm.protocols import Spaces
+
+STATE = Spaces(action=6, observation=17)
+"""cheetah run's."""
+PIXELS = Spaces(action=6, pixels=(3, 64, 64))
+PLAIN: dict[str, Any] = {
+    "norm": False,
+    "symlog": False,
+    "reward_head": "normal",
+    "continue_head": False,
+    "kl_dynamics": 1.0,
+    "kl_representation": 1.0,
+    "free_nats": 3.0,
+}
+"""What TorchRL's Dreamer model is: no LayerNorm, no symlog, squared error for rewards, no continue head."""
+TINY: dict[str, Any] = {"deter": 12, "stoch": 5, "hidden": 12, "units": 8, "depth": 2}
+"""TorchRL's prior needs `hidden` to be `deter`."""
+PEER = "torchrl RSSMRollout + DreamerModelLoss"
+CLIP = 100.0
+
+
+def rows(setting: Setting) -> list[dict[str, Any]]:
+    """Rows `update/state`, `update/state_b50`, `update/state_compiled` and `update/pixels`."""
+    small = setting.smoke
+    found = [
+        _state("update/state", setting, 2 if small else 16, 3 if small else 50, 40),
+        _state("update/state_b50", setting, 3 if small else 50, 3 if small else 50, 20),
+    ]
+    if not small:
+        found.append(_state("update/state_compiled", setting, 16, 50, 40, compiled=True))
+    return [*found, _pixels(setting)]
+
+
+def experience(spaces: Spaces, b: int, t: int) -> TensorDict:
+    """A random batch `[B, T]` in replay's form; every window begins an episode."""
+    draw = rng.generator(0, "replay")
+    first = torch.zeros(b, t, 1, dtype=torch.bool)
+    first[:, 0] = True
+    batch = {
+        "action": torch.rand(b, t, spaces.action, generator=draw) * 2 - 1,
+        "reward": torch.rand(b, t, 1, generator=draw),
+        "terminated": torch.zeros(b, t, 1, dtype=torch.bool),
+        "is_init": first,
+    }
+    if spaces.observation is not None:
+        batch["observation"] = torch.randn(b, t, spaces.observation, generator=draw)
+    if spaces.pixels is not None:
+        batch["pixels"] = torch.randint(0, 256, (b, t, *spaces.pixels), generator=draw, dtype=torch.uint8)
+    return TensorDict(batch, [b, t])
+
+
+def world(config: RSSMConfig, spaces: Spaces) -> RSSM:
+    """A fresh model."""
+    with rng.scope(0, "init"):
+        return RSSM(config, spaces)
+
+
+def model_loss(model: RSSM, batch: TensorDictBase) -> Callable[[int], Tensor]:
+    """The loss that is trained, as a function of the update's number."""
+
+    def loss(number: int) -> Tensor:
+        _, measured = model.observe(batch, generator=rng.generator(0, "model", number))
+        return torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
+
+    return loss
+
+
+def updates(parameters: list[nn.Parameter], loss: Callable[[int], Tensor]) -> Call:
+    """One update: loss, gradient, clipping, Adam."""
+    optimiser = torch.optim.Adam(parameters, lr=1e-3, eps=1e-5, fused=True)
+
+    def update(number: int) -> None:
+        optimiser.zero_grad()
+        loss(number).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+        optimiser.step()
+
+    return update
+
+
+def _state(
+    what: str, setting: Setting, b: int, t: int, usual: int, compiled: bool = False
+) -> dict[str, Any]:
+    config = RSSMConfig(**PLAIN, **(TINY if setting.smoke else {}))
+    batch = experience(STATE, b, t)
+    model = world(config, STATE)
+    if compiled:
+        model.compile_update()
+    module, theirs = dreamer_loss(config, STATE), peer_batch(batch, config)
+
+    def peer_loss(number: int) -> Tensor:
+        losses, _ = module(theirs.copy())
+        return torch.stack([losses[f"loss_model_{name}"].squeeze() for name in ("kl", "reco", "reward")]).sum()
+
+    with rng.scope(0, "model"):
+        times = interleaved(
+            updates(list(model.parameters()), model_loss(model, batch)),
+            updates(list(module.parameters()), peer_loss),
+            repeats=setting.count(usual),
+        )
+    sizes = {"batch": b, "length": t, "deter": config.deter, "stoch": config.stoch, "hidden": config.hidden}
+    about = {**sizes, "observation": STATE.observation, "action": STATE.action, "compiled": compiled}
+    return row(what, times[0], PEER, times[1], about)
+
+
+def _pixels(setting: Setting) -> dict[str, Any]:
+    """An update from pixels beside its FLOPs (counted, forward and backward) at the rate of matrix products."""
+    sizes: dict[str, Any] = {**TINY} if setting.smoke else {}
+    plain: dict[str, Any] = {**PLAIN, "activation": "relu", "pixel_bits": 5, "reward_scale": 10.0}
+    b, t = (2, 3) if setting.smoke else (16, 32)
+    model = world(RSSMConfig(**plain, **sizes), PIXELS)
+    loss = model_loss(model, experience(PIXELS, b, t))
+    with FlopCounterMode(display=False) as counter:
+        loss(0).backward()  # type: ignore[no-untyped-call]
+    flops = counter.get_total_flops()
+    update = updates(list(model.parameters()), loss)
+    size = 64 if setting.smoke else 1024
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    ours, product = interleaved(update, lambda number: left @ right, repeats=setting.count(10))
+    rate = 2e3 * size**3 / product
+    theirs = 1e3 * flops / rate
+    about = {"batch": b, "length": t, "model": "planet", "gflop": flops / 1e9, "gflop_per_s": flops / ours / 1e6}
+    return row("update/pixels", ours, "float32 matrix products", theirs, {**about, "matmul_gflop_per_s": rate / 1e9})
