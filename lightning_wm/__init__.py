@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import lightning_wm.envs  # noqa: F401  (settles MUJOCO_GL before anything imports MuJoCo, TorchRL included)
+
 if TYPE_CHECKING:
     from lightning_wm.agents.planet import PlaNet as PlaNet
     from lightning_wm.callbacks.evaluation import Evaluate as Evaluate

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_wm import config as configuration
-from lightning_wm.errors import ConfigError, UserError, exits
+from lightning_wm.errors import ConfigError, exits
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class EvaluateOptions:
     """Load the plugins that the run's config.yaml names."""
 
 
+USAGE = "python -m lightning_wm.evaluate run=RUN [planner=grad_mpc,cem] [planner.<field>=…] [episodes=10] [seed=20000]"
 RANGES = {"episodes": (1, None), "environments": (1, None), "seed": (0, None), "threads": (1, None)}
 
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = list(argv or [])
     if "--help" in arguments or "-h" in arguments:
-        print(configuration.options_help(EvaluateOptions))
+        print(configuration.options_help(EvaluateOptions, USAGE))
         return 0
     asked = configuration.options(arguments, EvaluateOptions, examples={"run": "runs/quickstart-s0"})
     _check(asked)
@@ -87,7 +88,7 @@ def evaluate(asked: EvaluateOptions) -> list[Any]:
     planners = [planner_config(loaded, name, asked.planner_fields) for name in names]
     env = environments(loaded.config)(min(asked.environments, asked.episodes))
     stem = asked.name or f"eval-{loaded.env_steps}-s{asked.seed}"
-    results = []
+    results: list[Any] = []
     for planner in planners:
         result = evaluate_planner(
             loaded.config,
@@ -127,7 +128,7 @@ def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:
 
 
 def _script() -> None:
-    raise SystemExit(main())
+    raise SystemExit(main(None))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _finish(experiment: Experiment) -> int:
 
 
 def _script() -> Any:
-    raise SystemExit(main())
+    raise SystemExit(main(None))
 
 
 if __name__ == "__main__":

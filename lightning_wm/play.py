@@ -59,7 +59,7 @@ class _Recorder:
             self.steps.append(TensorDict({**self._seen(td), **zeros}, []))
 
     def _seen(self, td: TensorDictBase) -> dict[str, Tensor]:
-        return {name: td[name][self.row].clone() for name in OBSERVATIONS if name in td.keys()}
+        return {name: td[name][self.row].clone() for name in OBSERVATIONS if name in td}
 
     def step(self, action: Tensor, after: TensorDictBase) -> None:
         if self.done:
@@ -91,7 +91,7 @@ class _Recorder:
 
     def finish(self) -> Episode:
         if self.keep:
-            self.episode.transitions = torch.stack(self.steps)  # type: ignore[assignment]
+            self.episode.transitions = torch.stack(self.steps)
         return self.episode
 
 

@@ -117,6 +117,9 @@ class Problem:
     """Distribution over actions `[M, A]`; None without one."""
     noise: Callable[[Sequence[int], torch.Generator], Tensor] | None = None
     """Draws the noise of the stochastic state; None plans through the prior's mode."""
+    unroll: Callable[[State, Tensor, Tensor | None], State] | None = None
+    """Whole plans at once, where a model has a faster way than `imagine` step by step: state `[M, ...]`, actions
+    `[M, H, A]` and noise `[H, M, ...]` to states `[H, M, ...]`, differentiable in the actions."""
     discount: float = 1.0
     """Factor per agent step, in (0, 1]."""
     terms: tuple[Term, ...] = field(default_factory=tuple)

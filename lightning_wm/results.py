@@ -129,7 +129,8 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     """Evaluations as rows; with several, differences to the first are paired by episode seed."""
     title = f"{evaluations[0].task}, {evaluations[0].env_steps:,} env steps, seeds {evaluations[0].seed}.."
     view = Table(title=title)
-    columns = ["planner", "episodes", "return", "95 % interval", "IQM", "predicted", "ms/decision", "p95", "model steps"]
+    columns = ["planner", "episodes", "return", "95 % interval", "IQM"]
+    columns += ["predicted", "ms/decision", "p95", "model steps"]
     if len(evaluations) > 1:
         columns.insert(4, "to the first")
     for column in columns:

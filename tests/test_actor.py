@@ -120,7 +120,8 @@ def test_transitions_are_replays() -> None:
     rows = episode.transitions
     assert rows.batch_size == (7,)
     assert rows["is_init"].flatten().tolist() == [True] + 6 * [False]
-    assert rows["action"][0].item() == 0 and rows["reward"][0].item() == 0
+    assert rows["action"][0].item() == 0
+    assert rows["reward"][0].item() == 0
     assert episode.total == pytest.approx(rows["reward"].sum().item(), rel=1e-6)
     assert (episode.length, episode.env_steps) == (6, 48)
     raw = make_env(TASK, ObservationConfig(), 1)

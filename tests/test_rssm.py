@@ -170,6 +170,28 @@ def test_gradient_of_the_return_by_the_first_action_is_that_of_finite_difference
         assert gradient[index] != 0
 
 
+@pytest.mark.parametrize("noisy", [True, False])
+def test_unrolling_a_plan_is_imagining_it_step_by_step(noisy: bool) -> None:
+    model, h, m = world().double(), 5, 3
+    start = {name: torch.randn_like(value) for name, value in model.initial(m).items()}
+    noise = model.noise((h, m), rng.generator(0, "model")).double() if noisy else None
+    ways = []
+    for whole in (True, False):
+        actions = torch.linspace(-1, 1, m * h * 2, dtype=torch.float64).view(m, h, 2).requires_grad_()
+        if whole:
+            states = model.unroll(start, actions, noise)
+        else:
+            state, steps = start, []
+            for step in range(h):
+                state = model.imagine(state, actions[:, step], None if noise is None else noise[step])
+                steps.append(state)
+            states = {name: torch.stack([one[name] for one in steps]) for name in start}
+        total = model.reward({k: v.flatten(0, 1) for k, v in states.items()}).sum() + states["stoch"].square().sum()
+        ways.append([*states.values(), torch.autograd.grad(total, actions)[0]])
+    for fast, slow in zip(*ways, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
+
+
 def test_it_overfits_one_batch() -> None:
     model, batch = world(deter=32, stoch=8, hidden=32, units=32), experience(VECTOR, 4, 8)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -201,7 +223,8 @@ def test_decoded_observations_are_in_their_own_units() -> None:
     decoded = model.decode(model.initial(2))
     assert decoded["observation"].shape == (2, 3)
     assert decoded["pixels"].shape == (2, 3, 64, 64)
-    assert decoded["pixels"].min() >= 0 and decoded["pixels"].max() <= 1
+    assert decoded["pixels"].min() >= 0
+    assert decoded["pixels"].max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -220,5 +243,5 @@ def test_impossible_settings_are_refused(fields: dict[str, object], message: str
 
 
 def test_other_image_sizes_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match="observation.render.size=64"):
+    with pytest.raises(UserError, match=r"observation\.render\.size=64"):
         RSSM(RSSMConfig(), Spaces(action=1, pixels=(3, 84, 84)))

@@ -15,7 +15,7 @@ from lightning_wm import rng
 from lightning_wm.protocols import Planner, Problem, State, WorldModel
 
 
-class WorldModelActor(TensorDictModuleBase):
+class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     """Filters what it sees and plans the next action.
 
     Usable as `policy=` of any `env.rollout` (episodes are told apart by `is_init`), or by hand with
@@ -79,7 +79,7 @@ class WorldModelActor(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write `action`; environments whose `is_init` is set begin a new episode."""
-        if "is_init" in tensordict.keys():
+        if "is_init" in tensordict:
             self.reset(tensordict["is_init"].reshape(-1))
         batch = tensordict.batch_size
         seen = tensordict.select(*self.in_keys)
@@ -138,9 +138,8 @@ class WorldModelActor(TensorDictModuleBase):
             self._queue = self._think(self._state)
         action = self._queue.pop(0)
         if self.noise:
-            action = (action + self.noise * rng.normal(action.shape[1:], self._generators("exploration"), action)).clamp(
-                -1.0, 1.0
-            )
+            drawn = rng.normal(action.shape[1:], self._generators("exploration"), action)
+            action = (action + self.noise * drawn).clamp(-1.0, 1.0)
         self._action = action
         self._decision = [count + 1 for count in self._decision]
         return action.clone()

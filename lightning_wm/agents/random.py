@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_wm import rng
 
 
-class RandomActor(TensorDictModuleBase):
+class RandomActor(TensorDictModuleBase):  # type: ignore[misc]
     """Uniform actions, each held for 1 to `hold` decisions.
 
     Holding them is what finds reward in sparse tasks: independent draws at
@@ -57,7 +57,7 @@ class RandomActor(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write `action`."""
-        if "is_init" in tensordict.keys():
+        if "is_init" in tensordict:
             self.reset(tensordict["is_init"])
         tensordict["action"] = self.act().reshape(*tensordict.batch_size, self.action)
         return tensordict

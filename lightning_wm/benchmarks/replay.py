@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torchrl.data import LazyMemmapStorage, SliceSampler, TensorDictReplayBuffer
 
+from lightning_wm import rng
+from lightning_wm.benchmarks.timing import Setting, interleaved, row
 from lightning_wm.data import Replay
 from lightning_wm.protocols import Spaces
-from lightning_wm.rng import generator
 
 BATCH, LENGTH, EPISODES, STEPS = 50, 50, 20, 500
 SPACES = Spaces(action=6, pixels=(3, 64, 64))
 
 
-def rows(repeats: int = 30) -> list[dict[str, Any]]:
-    """Median milliseconds of one batch, ours and theirs in turn; both map files into memory."""
+def rows(setting: Setting) -> list[dict[str, Any]]:
+    """Row `replay/sample`: one batch, ours and theirs; both map files into memory."""
+    batch, length, episodes = (3, 5, 2) if setting.smoke else (BATCH, LENGTH, EPISODES)
     with tempfile.TemporaryDirectory() as folder:
-        replay = Replay.create(None, SPACES, EPISODES * STEPS)
+        replay = Replay.create(None, SPACES, episodes * STEPS)
         peer = TensorDictReplayBuffer(
-            storage=LazyMemmapStorage(EPISODES * STEPS, scratch_dir=folder),
-            sampler=SliceSampler(slice_len=LENGTH, traj_key="episode", cache_values=True),
-            batch_size=BATCH * LENGTH,
+            storage=LazyMemmapStorage(episodes * STEPS, scratch_dir=folder),
+            sampler=SliceSampler(slice_len=length, traj_key="episode", cache_values=True),
+            batch_size=batch * length,
         )
-        for number in range(EPISODES):
+        for number in range(episodes):
             episode = _episode(number)
             replay.extend(episode)
             peer.extend(episode.set("episode", torch.full((STEPS,), number)))
-        ours, theirs = _interleaved(
-            lambda number: replay.sample(BATCH, LENGTH, generator(0, "replay", number)),
-            lambda number: peer.sample(),
-            repeats,
-        )
-    settings = {"batch": BATCH, "length": LENGTH, "pixels": list(SPACES.pixels or ()), "stored": EPISODES * STEPS}
-    return [
-        {
-            "what": "replay/sample",
-            "ours_ms": ours,
-            "peer": "torchrl SliceSampler",
-            "peer_ms": theirs,
-            "ratio": ours / theirs,
-            "settings": settings | {"threads": torch.get_num_threads()},
-        }
-    ]
+        with rng.scope(0, "replay"):
+            ours, theirs = interleaved(
+                lambda number: replay.sample(batch, length, rng.generator(0, "replay", number)),
+                lambda number: peer.sample(),
+                repeats=setting.count(30),
+            )
+    settings = {"batch": batch, "length": length, "pixels": list(SPACES.pixels or ()), "stored": episodes * STEPS}
+    return [row("replay/sample", ours, "torchrl SliceSampler", theirs, settings)]
 
 
 def _episode(number: int) -> TensorDict:
-    drawn = generator(0, "replay", 10**6 + number)
+    drawn = rng.generator(0, "replay", 10**6 + number)
     first = torch.zeros(STEPS, 1, dtype=torch.bool)
     first[0] = True
     data = {
@@ -64,14 +55,3 @@ def _episode(number: int) -> TensorDict:
     }
     return TensorDict(data, [STEPS])
 
-
-def _interleaved(
-    ours: Callable[[int], Any], theirs: Callable[[int], Any], repeats: int, warm: int = 3
-) -> tuple[float, float]:
-    taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(warm + repeats):
-        for call, times in zip((ours, theirs), taken, strict=True):
-            begin = time.perf_counter()
-            call(number)
-            times.append(1e3 * (time.perf_counter() - begin))
-    return statistics.median(taken[0][warm:]), statistics.median(taken[1][warm:])

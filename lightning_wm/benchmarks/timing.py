@@ -71,9 +71,3 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
 
-
-def matmul_rate(size: int = 1024, repeats: int = 10) -> float:
-    """Floating-point operations a second of this process in a float32 matrix product (2 per multiply-add)."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    (milliseconds,) = interleaved(lambda number: left @ right, repeats=repeats)
-    return 2e3 * size**3 / milliseconds

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_wm import rng
-from lightning_wm.benchmarks.timing import Call, Setting, interleaved, matmul_rate, row
+from lightning_wm.benchmarks.timing import Call, Setting, interleaved, row
 from lightning_wm.benchmarks.torchrl_world import dreamer_loss, peer_batch
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.protocols import Spaces

@@ -63,7 +63,7 @@ class Evaluate(pl.Callback):
         score = trainer.strategy.broadcast(score)
         self.is_best = score > self.best
         self.best = max(self.best, score)
-        self.log("evaluation/return", score, logger=False, rank_zero_only=True, batch_size=1)
+        pl_module.log("evaluation/return", score, logger=False, rank_zero_only=True, batch_size=1)
 
     def _play(self, trainer: pl.Trainer, pl_module: Any) -> list[Episode]:
         self.rollout.phase = "evaluating"

@@ -156,7 +156,7 @@ class Rollout(pl.Callback):
         here = [sum(e.env_steps for e in episodes), sum(e.length for e in episodes), len(episodes)]
         total = torch.tensor(here, dtype=torch.float64, device=trainer.strategy.root_device)
         if trainer.world_size > 1:
-            total = trainer.strategy.reduce(total, reduce_op="sum")  # type: ignore[assignment]
+            total = trainer.strategy.reduce(total, reduce_op="sum")
         env_steps, agent_steps, count = (int(value) for value in total.tolist())
         self.counters.env_steps += env_steps
         self.counters.agent_steps += agent_steps

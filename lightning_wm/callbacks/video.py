@@ -41,6 +41,7 @@ def film(env: EnvBase, actor: Actor, seed: int, path: Path, size: int = 256) -> 
 
     episode = play(env, actor, [seed + row for row in range(env.batch_size[0])], on_decision=shoot)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
+    writer: Any
     with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
         for frame in frames[: episode.length]:
             writer.append_data(frame)

@@ -40,11 +40,13 @@ class TwoHotHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Expected value `[M]`."""
-        return two_hot_decode(self.network(features), self.support)
+        value: Tensor = two_hot_decode(self.network(features), self.support)
+        return value
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`."""
-        return two_hot_cross_entropy(widen(self.network(features)), widen(target), self.support)
+        nats: Tensor = two_hot_cross_entropy(widen(self.network(features)), widen(target), self.support)
+        return nats
 
 
 class NormalHead(nn.Module):

@@ -34,7 +34,7 @@ class _Scan(torch.autograd.Function):
         min_std: float,
         action_half: Tensor,
         observation_half: Tensor,
-        keep: Tensor,
+        keep: Tensor | None,
         noise: Tensor | None,
         deter: Tensor,
         stoch: Tensor,
@@ -54,11 +54,14 @@ class _Scan(torch.autograd.Function):
         previous_d, previous_s = new(t, b, d), new(t, b, s)
         hidden_in, hidden_out = new(t, b, state_in.shape[0]), new(t, b, deter_in.shape[0])
         gates, candidate, recurrent = new(t, b, 2 * d), new(t, b, d), new(t, b, d)
-        deters, stochs, raws = new(t, b, d), new(t, b, s), new(t, b, 2 * s)
+        deters, stochs, raws = new(t, b, d), new(t, b, s), new(t, b, out_weight.shape[0])
         into, ih, hh, post, out = state_in.t(), weight_ih.t(), weight_hh.t(), deter_in.t(), out_weight.t()
         for i in range(t):
-            deter = torch.mul(deter, keep[i], out=previous_d[i])
-            stoch = torch.mul(stoch, keep[i], out=previous_s[i])
+            if keep is None:
+                previous_d[i], previous_s[i] = deter, stoch
+            else:
+                deter = torch.mul(deter, keep[i], out=previous_d[i])
+                stoch = torch.mul(stoch, keep[i], out=previous_s[i])
             hidden = act(torch.addmm(action_half[i], stoch, into, out=hidden_in[i]))
             from_input = torch.addmm(bias_ih, hidden, ih)
             from_state = torch.addmm(bias_hh, deter, hh)
@@ -81,7 +84,7 @@ class _Scan(torch.autograd.Function):
         return deters, stochs, raws
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_deters: Tensor, grad_stochs: Tensor, grad_raws: Tensor) -> tuple[Tensor | None, ...]:
         (
             keep, noise, previous_d, previous_s, hidden_in, hidden_out, gates, candidate, recurrent, deters, raws,
@@ -114,8 +117,13 @@ class _Scan(torch.autograd.Function):
             grad_hh[i, :, : 2 * d] = gate[:, : 2 * d]
             torch.mul(to_candidate, reset[i], out=grad_hh[i, :, 2 * d :])
             torch.mm(gate, weight_ih, out=grad_in[i]).mul_(slope_in[i])
-            carry_d = torch.addmm(carry_d.mul_(update[i]), grad_hh[i], weight_hh).mul_(keep[i])
-            carry_s = torch.mm(grad_in[i], state_in).mul_(keep[i])
+            carry_d = torch.addmm(carry_d.mul_(update[i]), grad_hh[i], weight_hh)
+            carry_s = torch.mm(grad_in[i], state_in)
+            if keep is not None:
+                carry_d.mul_(keep[i])
+                carry_s.mul_(keep[i])
+        if not any(ctx.needs_input_grad[8:]):
+            return (None, None, grad_in, grad_post, None, None, carry_d, carry_s, *[None] * 8)
 
         def product(gradient: Tensor, inputs: Tensor) -> Tensor:
             return gradient.flatten(0, 1).t() @ inputs.flatten(0, 1)
@@ -145,7 +153,7 @@ def fused_scan(
     min_std: float,
     action_half: Tensor,
     observation_half: Tensor,
-    keep: Tensor,
+    keep: Tensor | None,
     noise: Tensor | None,
     deter: Tensor,
     stoch: Tensor,
@@ -155,10 +163,11 @@ def fused_scan(
 
     Args:
         activation: one of `ACTIVATIONS`.
+        keep: `[T, B, 1]`, or None where no episode begins.
         weights: `state_in`, the GRU's `weight_ih, weight_hh, bias_ih, bias_hh`, `deter_in`, the posterior's
-            output weight and bias. The others: see `scan`.
+            output weight and bias (of `2S` rows, or of the mean's `S` without noise). The others: see `scan`.
     """
-    result: tuple[Tensor, Tensor, Tensor] = _Scan.apply(
+    result: tuple[Tensor, Tensor, Tensor] = _Scan.apply(  # type: ignore[no-untyped-call]
         activation, min_std, action_half, observation_half, keep, noise, deter, stoch, *weights
     )
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from lightning_wm.models import fused_scan
 from lightning_wm.models.distributions import NormalHead, TwoHotHead, gaussian_kl, symexp, symlog, widen
 from lightning_wm.models.networks import ACTIVATIONS, ConvDecoder, ConvEncoder, check_pixels, mlp
 from lightning_wm.models.scan import Posterior, ScanWeights, scan, statistics
@@ -116,6 +117,7 @@ class RSSM(nn.Module):
         self.activation = ACTIVATIONS[c.activation]()
         self.by_autograd = False
         """Leave the time loop's backward pass to autograd, as torch.compile needs it."""
+        self._compiled: Callable[..., dict[str, Tensor]] | None = None
         outputs = c.bins if c.reward_head == "two_hot" else 1
         reward = mlp(features, c.units, c.layers, outputs, c.activation, c.norm)
         self.reward_head: TwoHotHead | NormalHead = (
@@ -167,7 +169,9 @@ class RSSM(nn.Module):
         state = self.initial(b) if state is None else state
         posterior = self._posterior(embed, batch["action"].transpose(0, 1), keep, state, noise)
         states = {name: getattr(posterior, name).transpose(0, 1).flatten(0, 1) for name in ("deter", "stoch")}
-        return states, self._losses(batch, flat, states, posterior)
+        said = {name: batch[name] for name in ("reward", "terminated", "is_init")}
+        losses = self._compiled if self._compiled is not None and torch.is_grad_enabled() else self._losses
+        return states, losses(said, flat, states, posterior)
 
     def reward(self, state: State) -> Tensor:
         """Expected reward of one agent step, `[M]`."""
@@ -182,6 +186,44 @@ class RSSM(nn.Module):
         return value
 
     # ---- what it offers beyond
+
+    def compile_update(self) -> None:
+        """Compile decoders, heads and losses for training (25 s at the first update of each batch shape).
+
+        The time loop keeps its backward pass by hand: unrolled over 50 steps it compiles for minutes and gains
+        nothing. What runs without gradients stays eager, since its shapes vary.
+        """
+        self._compiled = torch.compile(self._losses, dynamic=False)
+
+    @property
+    def can_unroll(self) -> bool:
+        """Whether `unroll` knows the activation."""
+        return self.config.activation in fused_scan.ACTIVATIONS
+
+    def unroll(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
+        """`imagine` for a whole plan, differentiable in actions and state but not in the weights.
+
+        Args:
+            state: `[M, ...]`.
+            actions: `[M, H, A]`.
+            noise: `[H, M, S]`; None follows the prior's mean.
+
+        Returns:
+            The states after each action, `[H, M, ...]`.
+        """
+        s, out = self.config.stoch, slice(None) if noise is not None else slice(self.config.stoch)
+        into = self.transition_in
+        action_half = F.linear(actions.transpose(0, 1), into.weight[:, s:].detach(), into.bias.detach())
+        prior_half = self.prior_hidden.bias.detach().expand(*action_half.shape[:2], -1)
+        gru = (self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh)
+        weights = (
+            into.weight[:, :s], *gru, self.prior_hidden.weight, self.prior_out.weight[out], self.prior_out.bias[out],
+        )  # fmt: skip
+        deter, stoch, _ = fused_scan.fused_scan(
+            self.config.activation, self.config.min_std, action_half, prior_half, None, noise,
+            state["deter"], state["stoch"], *(weight.detach() for weight in weights),
+        )  # fmt: skip
+        return {"deter": deter, "stoch": stoch}
 
     def features(self, state: State) -> Tensor:
         """`[M, D+S]`, what every head sees."""
@@ -270,8 +312,9 @@ class RSSM(nn.Module):
         )
 
     def _losses(
-        self, batch: TensorDictBase, targets: dict[str, Tensor], states: State, posterior: Posterior
+        self, batch: dict[str, Tensor], targets: dict[str, Tensor], states: State, posterior: Posterior
     ) -> dict[str, Tensor]:
+        """Named losses of `reward`, `terminated` and `is_init` `[B, T, 1]` and flat targets and states `[B*T, ...]`."""
         c, features = self.config, self.features(states)
         losses = {"loss/reconstruction": c.reconstruction_scale * self._reconstruction(features, targets)}
         # The reward at an episode's first observation belongs to no action.

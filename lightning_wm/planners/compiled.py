@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,9 +22,10 @@ class CompiledScore:
         """Scores `[M]`, as `objective.score`."""
         if problem != self._problem:
             self._problem = problem
+            stepwise = replace(problem, unroll=None)  # what is compiled needs no backward pass by hand
 
             def of_problem(state: State, actions: Tensor, noise: Tensor | None) -> Tensor:
-                return score(problem, state, actions, noise)
+                return score(stepwise, state, actions, noise)
 
             self._compiled = torch.compile(of_problem, dynamic=False)
         with warnings.catch_warnings():

@@ -90,9 +90,15 @@ def problem_of(
         disagreement=getattr(model, "disagreement", None),
         policy=policy,
         noise=model.noise,
+        unroll=unroll_of(model),
         discount=discount,
         terms=tuple(term for weight, term in terms if weight),
     )
+
+
+def unroll_of(model: Any) -> Any:
+    """The model's way to imagine whole plans at once, or None."""
+    return model.unroll if getattr(model, "can_unroll", False) else None
 
 
 def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
@@ -103,6 +109,8 @@ def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | Non
         actions: `[M, H, A]`.
         noise: of the stochastic state, `[H, M, ...]`; None follows the prior's mode.
     """
+    if problem.unroll is not None:
+        return problem.unroll(state, actions, noise)
     states = []
     for step, action in enumerate(actions.unbind(1)):  # M, A
         state = problem.imagine(state, action, None if noise is None else noise[step])
