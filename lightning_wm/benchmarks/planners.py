@@ -26,7 +26,7 @@ QUICKSTART = Spaces(action=1, observation=5)
 
 
 def rows(setting: Setting) -> list[dict[str, Any]]:
-    """Rows `planner/cem` (12x10x1000), `planner/cem_rollouts` and `planner/grad_mpc` (its defaults), one environment."""
+    """Rows `planner/cem` (12x10x1000), `planner/cem_rollouts` and `planner/grad_mpc` (its defaults)."""
     model = setting.model
     if model is None:
         model = world(RSSMConfig(**(TINY if setting.smoke else {})), QUICKSTART)
@@ -77,24 +77,25 @@ def _not_done() -> dict[str, Tensor]:
 
 
 class _Step(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, keys: list[str]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.keys = model, keys
 
-    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        after = self.model.imagine({"deter": deter, "stoch": stoch}, action)
-        return after["deter"], after["stoch"], self.model.reward(after)[:, None]
+    def forward(self, *state_and_action: Tensor) -> tuple[Tensor, ...]:
+        *state, action = state_and_action
+        after = self.model.imagine(dict(zip(self.keys, state, strict=True)), action)
+        return *(after[name] for name in self.keys), self.model.reward(after)[:, None]
 
 
 class LatentEnv(ModelBasedEnvBase):  # type: ignore[misc]
-    """A world model with the state `deter`, `stoch` as a TorchRL environment of batch `()`, for any candidates."""
+    """A world model as a TorchRL environment of batch `()`, which CEMPlanner can give any number of candidates."""
 
     def __init__(self, model: Any) -> None:
-        keys = ["deter", "stoch"]
-        step = TensorDictModule(_Step(model), in_keys=[*keys, "action"], out_keys=[*keys, "reward"])
+        start = model.initial(1)
+        keys = sorted(start)
+        step = TensorDictModule(_Step(model, keys), in_keys=[*keys, "action"], out_keys=[*keys, "reward"])
         super().__init__(step, device="cpu", batch_size=torch.Size([]))
-        sizes = {name: value.shape[1:] for name, value in model.initial(1).items()}
-        self.observation_spec = Composite({name: Unbounded(size) for name, size in sizes.items()})
+        self.observation_spec = Composite({name: Unbounded(start[name].shape[1:]) for name in keys})
         self.state_spec = self.observation_spec.clone()
         self.action_spec = Bounded(-1.0, 1.0, (model.spaces.action,))
         self.reward_spec = Unbounded((1,))

@@ -10,7 +10,7 @@ from torchrl.envs import DMControlWrapper, EnvBase
 from lightning_wm.benchmarks.timing import Call, Setting, interleaved, row
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.envs import make_env
-from lightning_wm.envs.dmc import suite
+from lightning_wm.envs.dmc import _quiet, suite
 
 DOMAIN, TASK, REPEAT, SIZE = "cheetah", "run", 4, 64
 
@@ -25,8 +25,10 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
     """
     task = TaskConfig(name=f"dmc/{DOMAIN}_{TASK}", action_repeat=REPEAT)
     ours = make_env(task, ObservationConfig(kind="pixels"))
+    with _quiet():
+        simulator = suite().load(DOMAIN, TASK)
     theirs = DMControlWrapper(
-        suite().load(DOMAIN, TASK),
+        simulator,
         from_pixels=True,
         pixels_only=True,
         render_kwargs={"height": SIZE, "width": SIZE, "camera_id": 0},

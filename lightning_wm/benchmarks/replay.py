@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from typing import Any
 
@@ -20,6 +21,7 @@ SPACES = Spaces(action=6, pixels=(3, 64, 64))
 
 def rows(setting: Setting) -> list[dict[str, Any]]:
     """Row `replay/sample`: one batch, ours and theirs; both map files into memory."""
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
     batch, length, episodes = (3, 5, 2) if setting.smoke else (BATCH, LENGTH, EPISODES)
     with tempfile.TemporaryDirectory() as folder:
         replay = Replay.create(None, SPACES, episodes * STEPS)

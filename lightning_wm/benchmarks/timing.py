@@ -49,7 +49,9 @@ def interleaved(*calls: Call, repeats: int, warm: int = 3) -> list[float]:
     return [statistics.median(times[warm:]) for times in taken]
 
 
-def row(what: str, ours: float, peer: str, theirs: float, settings: Mapping[str, Any], unit: str = "ms") -> dict[str, Any]:
+def row(
+    what: str, ours: float, peer: str, theirs: float, settings: Mapping[str, Any], unit: str = "ms"
+) -> dict[str, Any]:
     """One line of `bench.json`."""
     return {
         "what": what,

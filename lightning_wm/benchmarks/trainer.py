@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from tensordict import TensorDict
 from torch import nn
 
 from lightning_wm import rng
@@ -32,7 +33,7 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         data = ReplayDataModule(ReplayConfig(capacity=EPISODES * STEPS, batch=b, length=t), STATE, updates=updates)
         for _ in range(EPISODES):
-            data.replay.extend(experience(STATE, 1, STEPS)[0])
+            data.replay.extend(_episode())
         bare = _BareLoop(config, data, updates)
         # The first turn of each side warms up.
         trainer = pl.Trainer(
@@ -51,6 +52,13 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
     ours, theirs = (1e3 * statistics.median(times[1:]) / updates for times in (bare.theirs, bare.own))
     settings = {"batch": b, "length": t, "updates_per_turn": updates, "observation": STATE.observation}
     return [row("trainer/overhead", ours, "bare loop", theirs, settings)]
+
+
+def _episode() -> TensorDict:
+    episode = experience(STATE, 1, STEPS)[0]
+    for name in ("action", "reward"):
+        episode[name][0] = 0.0  # no action led to an episode's first observation
+    return episode
 
 
 class _BareLoop(pl.Callback):
@@ -81,7 +89,7 @@ class _BareLoop(pl.Callback):
         _, measured = agent.model.observe(batch, generator=rng.generator(0, "model", number))
         loss = torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(agent.model.parameters(), agent.config.clip, foreach=True)
         self.optimiser.step()
         self._done += 1

@@ -87,7 +87,7 @@ def updates(parameters: list[nn.Parameter], loss: Callable[[int], Tensor]) -> Ca
 
     def update(number: int) -> None:
         optimiser.zero_grad()
-        loss(number).backward()  # type: ignore[no-untyped-call]
+        loss(number).backward()
         nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
         optimiser.step()
 
@@ -127,7 +127,7 @@ def _pixels(setting: Setting) -> dict[str, Any]:
     model = world(RSSMConfig(**plain, **sizes), PIXELS)
     loss = model_loss(model, experience(PIXELS, b, t))
     with FlopCounterMode(display=False) as counter:
-        loss(0).backward()  # type: ignore[no-untyped-call]
+        loss(0).backward()
     flops = counter.get_total_flops()
     update = updates(list(model.parameters()), loss)
     size = 64 if setting.smoke else 1024

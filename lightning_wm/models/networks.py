@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         widths = [3, depth, 2 * depth, 4 * depth, 8 * depth]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, kernel_size=4, stride=2), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.outputs = 32 * depth
@@ -81,4 +83,5 @@ class ConvDecoder(nn.Module):
         first = self.layers[0]
         weight = first.weight.permute(0, 2, 3, 1)  # a view, as the memory lies
         values = (seed @ weight.flatten(1)).unflatten(1, weight.shape[1:]) + first.bias
-        return values.permute(0, 3, 1, 2)
+        image: Tensor = values.permute(0, 3, 1, 2)
+        return image

@@ -1,0 +1,191 @@
+"""Measure, beside a peer: `python -m lightning_wm.bench all`, `python -m lightning_wm.bench planner run=RUN`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_wm import config as configuration
+from lightning_wm.config.names import hint
+from lightning_wm.config.ranges import AtLeast, Range
+from lightning_wm.errors import ConfigError, UserError, exits
+
+if TYPE_CHECKING:
+    from lightning_wm.benchmarks.timing import Setting
+
+ALL = ("update", "replay", "render", "trainer", "planners")
+"""What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
+WORDS = {
+    "all": "every one below but memory and planner",
+    "update": "an update of the world model beside TorchRL's and beside bare matrix products",
+    "replay": "drawing a batch beside SliceSampler",
+    "render": "an agent step with pixels beside DMControlWrapper",
+    "trainer": "Lightning's Trainer beside a bare loop",
+    "planners": "one decision beside TorchRL's CEMPlanner and beside bare rollouts",
+    "memory": "resident memory while pixels are collected (minutes)",
+    "planner": "what planners earn on a trained model, and what that costs",
+}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What `bench` is told, after the word for what to measure."""
+
+    run: str | None = None
+    """Run directory: its model for planners; null: a fresh model of the quickstart's size."""
+    json: str | None = None
+    """File to write; null: bench.json, for planner RUN/bench/planners.json."""
+    repeats: int | None = None
+    """Timed repetitions; null: each benchmark's own."""
+    smoke: bool = False
+    """Tiny sizes: that it runs, not how fast it is."""
+    env_steps: int = 100_000
+    """Of memory."""
+    planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
+    """Of planner: names, comma separated, each with fields of its own: cem:candidates=100:elites=10."""
+    budgets_ms: list[str] = field(default_factory=list)
+    """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
+    episodes: int = 10
+    """Of planner: episodes of each, on the same seeds."""
+    seed: int = 20_000
+    """Of planner: seed of the first episode; the others follow it."""
+    environments: int = 1
+    """Of planner: episodes that are played at once."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
+    trust: bool = False
+    """Load the plugins that the run's config.yaml names."""
+
+
+RANGES: dict[str, Range] = {
+    "repeats": AtLeast(1, "one or more repetitions", 10),
+    "env_steps": AtLeast(1, "a positive number of env steps", 100_000),
+    "episodes": AtLeast(1, "one or more episodes", 10),
+    "seed": AtLeast(0, "a seed of 0 or more", 20_000),
+    "environments": AtLeast(1, "one or more environments", 1),
+}
+
+
+@exits
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = list(argv or [])
+    if "--help" in arguments or "-h" in arguments:
+        words = "\n".join(f"  {word:10}{about}" for word, about in WORDS.items())
+        usage = f"python -m lightning_wm.bench <what> [key=value …]\n\n<what> is one of\n{words}"
+        print(configuration.options_help(BenchOptions, usage))
+        return 0
+    what, rest = _word(arguments)
+    asked = configuration.options(rest, BenchOptions, RANGES)
+    budgets = _budgets(asked.budgets_ms)
+    from lightning_wm.benchmarks.timing import one_thread
+    from lightning_wm.experiment import quiet
+
+    quiet()
+    with one_thread():
+        if what == "planner":
+            _planner(asked, budgets)
+        else:
+            _measure(what, asked)
+    return 0
+
+
+def _word(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """What to measure, and the options after it."""
+    listed = ", ".join(WORDS)
+    if not arguments or "=" in arguments[0]:
+        raise UserError(f"nothing to measure; expected one of {listed} first; type python -m lightning_wm.bench all")
+    what = arguments[0]
+    if what not in WORDS:
+        raise UserError(f"there is no benchmark {what!r}{hint(what, WORDS) or '.'} Known: {listed}")
+    return what, list(arguments[1:])
+
+
+def _budgets(written: Sequence[str]) -> list[float]:
+    budgets, faults = [], []
+    for text in written:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and value > 0:
+            budgets.append(value)
+        else:
+            faults.append(f"budgets_ms={text}: expected milliseconds above 0; type e.g. budgets_ms=10,30,100,300")
+    if faults:
+        raise ConfigError(faults)
+    return budgets
+
+
+def _measure(what: str, asked: BenchOptions) -> None:
+    """Rows of one benchmark or of all, as a table and as `bench.json`."""
+    import importlib
+
+    from lightning_wm.benchmarks import report
+
+    setting = _setting(asked)
+    rows: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    for name in ALL if what == "all" else (what,):
+        module = importlib.import_module(f"lightning_wm.benchmarks.{name}")
+        print(f"measuring {name} …", file=sys.stderr)
+        try:
+            rows += module.rows(setting)
+        except UserError as error:
+            if what != "all":
+                raise
+            skipped[name] = str(error)  # a machine without GL has the other numbers all the same
+    report.show(report.table(rows), [f"{name} was left out: {why}" for name, why in skipped.items()])
+    path = Path(asked.json or "bench.json")
+    report.save(path, rows, {"skipped": skipped, "run": asked.run, "smoke": asked.smoke})
+    print(path)
+
+
+def _setting(asked: BenchOptions) -> Setting:
+    from lightning_wm.benchmarks.timing import Setting
+
+    model = None
+    if asked.run is not None:
+        from lightning_wm.loading import load_run
+
+        model = getattr(load_run(asked.run, "last", asked.plugins, asked.trust).agent, "model", None)
+        if model is None:
+            raise UserError(f"{asked.run} has no world model to plan with; type run=<a run of agent planet>")
+    return Setting(asked.repeats, asked.smoke, asked.env_steps, model)
+
+
+def _planner(asked: BenchOptions, budgets: list[float]) -> None:
+    """The table of planners on one trained model, its JSON and, with budgets, its picture."""
+    if asked.run is None:
+        raise UserError("run is missing: planners are compared on a trained model; type run=runs/quickstart-s0")
+    if not asked.planners:
+        raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
+    from lightning_wm.benchmarks import report
+    from lightning_wm.benchmarks.pareto import draw
+    from lightning_wm.benchmarks.returns import Games, compare, table
+    from lightning_wm.loading import load_run
+
+    loaded = load_run(asked.run, "last", asked.plugins, asked.trust)
+    games = Games(asked.episodes, asked.seed, asked.environments)
+    played = compare(loaded, asked.planners, games, budgets, asked.repeats or 3)
+    report.show(table(played))
+    path = Path(asked.json) if asked.json else loaded.run.path / "bench" / "planners.json"
+    rows = [one.as_json(played[0].evaluation) for one in played]
+    report.save(path, rows, {"run": asked.run, "budgets_ms": budgets})
+    print(path)
+    if budgets:
+        picture = path.with_suffix(".png")
+        draw(played, picture)
+        print(picture)
+
+
+def _script() -> None:
+    raise SystemExit(main(None))
+
+
+if __name__ == "__main__":
+    _script()

@@ -1,0 +1,53 @@
+"""The return as a function of the time per decision, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_wm.benchmarks.returns import Played
+from lightning_wm.io import write_atomically
+
+
+def draw(played: Sequence[Played], picture: Path) -> None:
+    """One line per planner over measured milliseconds, with 95 % intervals; the best at each time is outlined."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for label in dict.fromkeys(one.label for one in played):
+        own = sorted((one for one in played if one.label == label), key=milliseconds)
+        means = [one.evaluation.mean for one in own]
+        spread = [[mean - low, high - mean] for mean, (low, high) in zip(means, map(_interval, own), strict=True)]
+        lower, upper = zip(*spread, strict=True)
+        times = [milliseconds(one) for one in own]
+        axis.errorbar(times, means, yerr=[lower, upper], marker="o", capsize=3, label=label)
+    best = front(played)
+    axis.plot(
+        [milliseconds(one) for one in best], [one.evaluation.mean for one in best],
+        "o", markersize=11, markerfacecolor="none", markeredgecolor="black", label="not beaten by a faster one",
+    )  # fmt: skip
+    first = played[0].evaluation
+    axis.set(xscale="log", xlabel="milliseconds per decision (median)", ylabel="return", title=first.task)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def milliseconds(one: Played) -> float:
+    """The measured median of a decision, above zero for the logarithmic axis."""
+    return max(one.evaluation.quantile(0.5), 1e-3)
+
+
+def front(played: Sequence[Played]) -> list[Played]:
+    """Those with a higher mean return than every faster one (the Pareto front), the fastest first."""
+    kept: list[Played] = []
+    for one in sorted(played, key=milliseconds):
+        if not kept or one.evaluation.mean > kept[-1].evaluation.mean:
+            kept.append(one)
+    return kept
+
+
+def _interval(one: Played) -> tuple[float, float]:
+    low, high = one.evaluation.interval95()
+    return (low, high) if low == low else (one.evaluation.mean, one.evaluation.mean)

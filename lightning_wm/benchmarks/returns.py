@@ -1,0 +1,181 @@
+"""What a millisecond of each planner buys, on one trained model and the same episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from lightning_wm.benchmarks.budget import knobs, plan_milliseconds, within
+from lightning_wm.benchmarks.split import Split, measured
+from lightning_wm.config.text import parse
+from lightning_wm.errors import UserError
+from lightning_wm.experiment import environments
+from lightning_wm.loading import LoadedRun, planner_config
+from lightning_wm.play import play_many
+from lightning_wm.registry import build
+from lightning_wm.results import Evaluation, paired, summarise
+
+
+@dataclass(frozen=True)
+class Games:
+    """Which episodes are played."""
+
+    episodes: int
+    seed: int
+    """Of the first; the others follow it."""
+    environments: int
+    """Episodes that are played at once; 1 times a decision as a robot would see it."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """One planner's games."""
+
+    label: str
+    evaluation: Evaluation
+    split_ms: dict[str, float]
+    """Mean milliseconds per decision: inference, optimisation, rest."""
+    budget_ms: float | None = None
+
+    def as_json(self, first: Evaluation) -> dict[str, Any]:
+        """A row of the JSON file; differences are paired by episode seed."""
+        mean, low, high = paired(first, self.evaluation)
+        row = self.evaluation.as_json()
+        return {
+            "label": self.label,
+            "budget_ms": self.budget_ms,
+            **row,
+            "difference": {"mean": mean, "interval95": [low, high]},
+            "split_ms": self.split_ms,
+        }
+
+
+def planner_of(loaded: LoadedRun, written: str) -> Any:
+    """Settings from `name` or `name:field=value:field=value`.
+
+    Raises:
+        UserError: no such planner or field, or a part that is no field=value.
+    """
+    name, *parts = written.split(":")
+    fields: dict[str, Any] = {}
+    for part in parts:
+        key, equals, text = part.partition("=")
+        if not equals:
+            raise UserError(f"planners={written}: {part!r} is no field=value; type e.g. planners={name}:candidates=100")
+        fields[key] = parse(text)
+    return planner_config(loaded, name, fields)
+
+
+def compare(
+    loaded: LoadedRun, written: Sequence[str], games: Games, budgets: Sequence[float] = (), plans: int = 3
+) -> list[Played]:
+    """Play every planner as it is written, or once per budget with settings scaled to it.
+
+    Args:
+        budgets: milliseconds per decision; none, and planners that nothing can be scaled of, play as they are.
+        plans: plans that are timed to find the settings of a budget.
+    """
+    configs = [(one, planner_of(loaded, one)) for one in written]  # all faults before the first game
+    measure = plan_milliseconds(loaded.agent.model, plans)
+    env = environments(loaded.config)(min(games.environments, games.episodes))
+    played = []
+    for label, config in configs:
+        if not (budgets and knobs(config)):
+            played.append(_play(loaded, label, config, env, games))
+            continue
+        for budget in budgets:
+            scaled = _fitted(loaded, config, budget, measure, env, games)
+            played.append(dataclasses.replace(_play(loaded, label, scaled, env, games), budget_ms=budget))
+    env.close()
+    return played
+
+
+def _fitted(
+    loaded: LoadedRun,
+    config: Any,
+    budget: float,
+    measure: Callable[[Any], float],
+    env: Any,
+    games: Games,
+    trials: int = 3,
+) -> Any:
+    """Settings whose decisions fit into the budget in a first episode; in play they take longer than in a row."""
+    target, trial = budget, dataclasses.replace(games, episodes=1)
+    for _ in range(trials):
+        scaled = within(config, target, measure)
+        taken = _play(loaded, "", scaled, env, trial).evaluation.quantile(0.5)
+        if taken <= budget:
+            break
+        target *= 0.95 * budget / taken
+    return scaled
+
+
+def _play(loaded: LoadedRun, label: str, config: Any, env: Any, games: Games) -> Played:
+    actor = loaded.agent.actor(build("planner", config), seed=games.seed)
+    rows = env.batch_size[0]
+    if getattr(config, "compile", False):  # compiling is no part of a decision
+        play_many(env, actor, [games.seed])
+    with measured() as split:
+        episodes = play_many(env, actor, range(games.seed, games.seed + games.episodes))
+    evaluation = summarise(
+        episodes,
+        task=loaded.config.task.name,
+        agent=loaded.config.agent.name,
+        observation=loaded.config.observation.kind,
+        planner=config.name,
+        settings=dataclasses.asdict(config),
+        env_steps=loaded.env_steps,
+        checkpoint="last",
+        run_seed=loaded.config.seed,
+        seed=games.seed,
+        environments=rows,
+    )
+    return Played(label, evaluation, _per_decision(split, evaluation))
+
+
+def _per_decision(split: Split, evaluation: Evaluation) -> dict[str, float]:
+    """Mean milliseconds; a plan for several environments is shared between them."""
+    decisions = max(1, len(evaluation.milliseconds))
+    inference, optimisation = 1e3 * split.inference / decisions, 1e3 * split.optimisation / decisions
+    rest = float(np.sum(evaluation.milliseconds)) / decisions - inference - optimisation
+    return {"inference": inference, "optimisation": optimisation, "rest": rest}
+
+
+def table(played: Sequence[Played]) -> Table:
+    """One row per planner (and budget); differences to the first, paired by episode seed."""
+    first = played[0].evaluation
+    games = f"{len(first.returns)} episodes from seed {first.seed}"
+    view = Table(title=f"{first.task}, {first.env_steps:,} env steps, {games}")
+    for column in (
+        "planner", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "ms", "p95",
+        "model", "gradient", "rest", "model steps", "calls",
+    ):  # fmt: skip
+        view.add_column(column, justify="left" if column == "planner" else "right")
+    for one in played:
+        view.add_row(*_cells(one, first))
+    return view
+
+
+def _cells(one: Played, first: Evaluation) -> list[str]:
+    e, split = one.evaluation, one.split_ms
+    low, high = e.interval95()
+    mean, lower, upper = paired(first, e)
+    return [
+        one.label,
+        "-" if one.budget_ms is None else f"{one.budget_ms:g}",
+        f"{e.mean:.1f}",
+        f"{low:.1f} to {high:.1f}" if low == low else "-",
+        f"{e.iqm:.1f}",
+        "-" if e is first else f"{mean:+.1f} ({lower:+.1f} to {upper:+.1f})",
+        f"{np.mean(e.scores):.1f}" if e.scores else "-",
+        f"{e.quantile(0.5):.1f}",
+        f"{e.quantile(0.95):.1f}",
+        *(f"{split[name]:.1f}" for name in ("inference", "optimisation", "rest")),
+        f"{e.model_steps:,.0f}",
+        f"{e.sequential_calls:,.0f}",
+    ]

@@ -1,0 +1,161 @@
+"""`python -m lightning_wm.bench`: every word, the file it writes, and what it refuses; never how fast anything is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_wm.bench import WORDS, main
+from lightning_wm.envs import rendering_problem
+
+KEYS = {"what", "peer", "ratio", "settings"}
+TIMES = {"ours_ms", "peer_ms"}
+EXPECTED = {
+    "update": ["update/state", "update/state_b50", "update/pixels"],
+    "replay": ["replay/sample"],
+    "trainer": ["trainer/overhead"],
+    "planners": ["planner/cem", "planner/cem_rollouts", "planner/grad_mpc"],
+}
+needs_gl = pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot draw")
+
+
+def measure(word: str, tmp_path: Path, *more: str) -> dict[str, Any]:
+    """The file that a tiny benchmark writes."""
+    path = tmp_path / "bench.json"
+    assert main([word, "smoke=true", "repeats=1", f"json={path}", *more]) == 0
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def check_rows(rows: list[dict[str, Any]], names: list[str], unit: str = "ms") -> None:
+    assert [row["what"] for row in rows] == names
+    for row in rows:
+        ours, theirs = row[f"ours_{unit}"], row[f"peer_{unit}"]
+        assert set(row) == KEYS | {f"ours_{unit}", f"peer_{unit}"}
+        assert ours > 0
+        assert theirs > 0
+        assert row["ratio"] == pytest.approx(ours / theirs)
+        assert row["settings"]["threads"] == 1
+
+
+@pytest.mark.parametrize("word", EXPECTED)
+def test_one_benchmark_writes_its_rows(word: str, tmp_path: Path) -> None:
+    content = measure(word, tmp_path)
+    check_rows(content["rows"], EXPECTED[word])
+    assert content["versions"]["torchrl"]
+    assert content["machine"]["threads"] == 1
+
+
+@needs_gl
+def test_rendering_and_memory(tmp_path: Path) -> None:
+    check_rows(measure("render", tmp_path)["rows"], ["render/step"])
+    memory = measure("memory", tmp_path, "env_steps=10")
+    check_rows(memory["rows"], ["memory/replay"], "gb")
+    assert memory["rows"][0]["settings"]["env_steps"] == 1000  # whole episodes
+
+
+def test_all_is_every_row_of_a_trained_model_and_leaves_out_what_cannot_be_drawn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lightning_wm.envs.gl.rendering_problem", lambda: "no OpenGL here")
+    content = measure("all", tmp_path, f"run={trained}")
+    check_rows(content["rows"], [name for names in EXPECTED.values() for name in names])
+    assert list(content["skipped"]) == ["render"]
+    assert "render was left out" in (said := capsys.readouterr().out)
+    assert "planner/cem_rollouts" in said
+    sizes = content["rows"][-3]["settings"]
+    assert sizes["action"] == 1
+
+
+def test_the_number_of_threads_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    monkeypatch.setattr("lightning_wm.benchmarks.replay.rows", lambda setting: seen.append(torch.get_num_threads()) or [])
+    torch.set_num_threads(2)
+    try:
+        measure("replay", tmp_path)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_planners_on_one_model(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "planners.json"
+    written = "grad_mpc,cem:candidates=8:elites=2:iterations=2,random"
+    assert main(["planner", f"run={trained}", f"planners={written}", "episodes=3", f"json={path}"]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["label"] for row in rows] == written.split(",")
+    assert [row["settings"].get("candidates") for row in rows][1:] == [8, None]
+    for row in rows:
+        assert row["episodes"] == len(row["returns"]) == 3
+        assert (row["environments"], row["seed"]) == (1, 20_000)
+        assert set(row["split_ms"]) == {"inference", "optimisation", "rest"}
+        differences = [own - first for own, first in zip(row["returns"], rows[0]["returns"], strict=True)]
+        assert row["difference"]["mean"] == pytest.approx(sum(differences) / 3)
+    gradient, sampling, random = (row["split_ms"] for row in rows)
+    assert gradient["inference"] > 0 < gradient["optimisation"]
+    assert sampling["inference"] > 0 == sampling["optimisation"]
+    assert random["inference"] == random["optimisation"] == 0 < random["rest"]
+    assert "to the first" in capsys.readouterr().out
+    assert not path.with_suffix(".png").exists()
+
+
+def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path]) -> None:
+    run = copy()
+    asked = ["planners=cem:candidates=64:elites=8:iterations=2,random", "episodes=1", "budgets_ms=0.001,100", "repeats=1"]
+    assert main(["planner", f"run={run}", *asked]) == 0
+    rows = json.loads((run / "bench" / "planners.json").read_text())["rows"]
+    assert [(row["planner"], row["budget_ms"]) for row in rows] == [("cem", 0.001), ("cem", 100.0), ("random", None)]
+    least, most = (row["settings"] for row in rows[:2])
+    assert (least["candidates"], least["elites"], least["iterations"]) == (32, 4, 1)  # nothing fits a microsecond
+    assert most["candidates"] > 64
+    assert (run / "bench" / "planners.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to measure"),
+        (["repeats=3"], "nothing to measure"),
+        (["updates"], "did you mean 'update'"),
+        (["zzz"], "Known: " + ", ".join(WORDS)),
+        (["all", "repeat=3"], "did you mean 'repeats'"),
+        (["all", "repeats=0"], "repeats=0: expected one or more"),
+        (["memory", "env_steps=-1"], "env_steps=-1"),
+        (["planner"], "run is missing"),
+        (["planner", "run=nowhere"], "no config.yaml"),
+        (["planner", "run=nowhere", "budgets_ms=10,x,-3"], "budgets_ms=x: expected milliseconds"),
+        (["planner", "run=nowhere", "planners="], "planners"),
+        (["planners", "run=nowhere"], "no config.yaml"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("grad_mcp", "did you mean 'grad_mpc'"),
+        ("cem:candidate=3", "did you mean 'planner.candidates'"),
+        ("cem:7", "planners=cem:candidates=100"),
+        ("cem:elites=9:candidates=3", "more elites than candidates"),
+    ],
+)
+def test_a_planner_that_cannot_be_built_is_refused_before_any_game(
+    trained: Path, written: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["planner", f"run={trained}", f"planners=random,{written}", "episodes=1000"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_every_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in (*WORDS, "budgets_ms"))
