@@ -1,16 +1,22 @@
-"""Sphinx: Markdown by myst, the configuration reference written from the schema while building."""
+"""Sphinx: Markdown by myst; tables of fields are written from the configuration classes while building."""
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed
+import re
+import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that these pages belong to
+from lightning_wm import __version__
+
 project = "lightning_wm"
 author = "The lightning_wm authors"
 copyright = "2026, The lightning_wm authors"
-release = version = installed("lightning_wm")
+release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
@@ -27,14 +33,32 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 MARKER = "<!-- configuration reference -->"
+FIELDS = re.compile(r"<!-- fields of planner (\w+) -->")
+
+
+@cache
+def reference() -> str:
+    """Every key, from the docstrings of the configuration classes."""
+    from lightning_wm.config import reference_markdown
+
+    return reference_markdown()
+
+
+def fields(planner: str) -> str:
+    """The reference's table of one planner.
+
+    Raises:
+        ValueError: no planner has the name.
+    """
+    section = reference().partition(f"\n## planner `{planner}`\n")[2].partition("\n## ")[0]
+    return section[section.index("| key") :]
 
 
 def insert_reference(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put the reference, generated from the schema's docstrings, in place of the marker."""
+    """Put what is generated in place of the markers."""
     if MARKER in source[0]:
-        from lightning_wm.config import reference_markdown
-
-        source[0] = source[0].replace(MARKER, reference_markdown())
+        source[0] = source[0].replace(MARKER, reference())
+    source[0] = FIELDS.sub(lambda found: fields(found[1]), source[0])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_wm.bench import WORDS, main
+from lightning_wm.benchmarks import budget, replay
 from lightning_wm.envs import rendering_problem
 
 KEYS = {"what", "peer", "ratio", "settings"}
@@ -75,7 +76,7 @@ def test_all_is_every_row_of_a_trained_model_and_leaves_out_what_cannot_be_drawn
 def test_the_number_of_threads_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
-    monkeypatch.setattr("lightning_wm.benchmarks.replay.rows", lambda setting: seen.append(torch.get_num_threads()) or [])
+    monkeypatch.setattr(replay, "rows", lambda setting: seen.append(torch.get_num_threads()) or [])
     torch.set_num_threads(2)
     try:
         measure("replay", tmp_path)
@@ -105,15 +106,17 @@ def test_planners_on_one_model(trained: Path, tmp_path: Path, capsys: pytest.Cap
     assert not path.with_suffix(".png").exists()
 
 
-def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path]) -> None:
+def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     run = copy()
-    asked = ["planners=cem:candidates=64:elites=8:iterations=2,random", "episodes=1", "budgets_ms=0.001,100", "repeats=1"]
+    written = "cem:candidates=64:elites=8:iterations=2,random"
+    asked = [f"planners={written}", "episodes=1", "budgets_ms=0.001,1e4", "repeats=1"]
+    monkeypatch.setattr(budget, "MOST", 2)
     assert main(["planner", f"run={run}", *asked]) == 0
     rows = json.loads((run / "bench" / "planners.json").read_text())["rows"]
-    assert [(row["planner"], row["budget_ms"]) for row in rows] == [("cem", 0.001), ("cem", 100.0), ("random", None)]
+    assert [(row["planner"], row["budget_ms"]) for row in rows] == [("cem", 0.001), ("cem", 1e4), ("random", None)]
     least, most = (row["settings"] for row in rows[:2])
     assert (least["candidates"], least["elites"], least["iterations"]) == (32, 4, 1)  # nothing fits a microsecond
-    assert most["candidates"] > 64
+    assert (most["candidates"], most["elites"], most["iterations"]) == (128, 16, 2)  # and all fits ten seconds
     assert (run / "bench" / "planners.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -103,10 +103,10 @@ def cost(config: object) -> float:
 
 
 @pytest.mark.parametrize("limit", [5.0, 30.0, 100.0, 300.0])
-@pytest.mark.parametrize("config", [CEMConfig(), GradMPCConfig(), RandomShootingConfig()])
+@pytest.mark.parametrize("config", [CEMConfig(), GradMPCConfig(candidates=64), RandomShootingConfig()])
 def test_scaled_settings_use_most_of_the_budget(config: object, limit: float) -> None:
     scaled = budget.within(config, limit, cost)
-    assert 0.85 * limit <= cost(scaled) <= limit or scaled.iterations == budget.MOST * config.iterations  # type: ignore
+    assert 0.85 * limit <= cost(scaled) <= limit
 
 
 def test_what_is_scaled() -> None:
@@ -122,9 +122,8 @@ def test_what_is_scaled() -> None:
 
 def played(milliseconds: float, mean: float) -> Played:
     about = {"agent": "planet", "observation": "state", "settings": {}, "env_steps": 1, "checkpoint": "last"}
-    evaluation = Evaluation(
-        task="dmc/x", planner="cem", run_seed=0, seed=0, environments=1, returns=[mean], milliseconds=[milliseconds], **about
-    )
+    numbers = {"run_seed": 0, "seed": 0, "environments": 1, "returns": [mean], "milliseconds": [milliseconds]}
+    evaluation = Evaluation(task="dmc/x", planner="cem", **about, **numbers)
     return Played("cem", evaluation, {})
 
 
@@ -133,6 +132,8 @@ def test_the_front_holds_what_no_faster_one_beats() -> None:
     assert front([slow, best, fast, worse]) == [fast, best]
 
 
+# torch.compile looks at .grad of the tensors it is given; it hides the warning, but not where warnings are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, update.PLAIN])
 def test_a_compiled_update_has_the_same_losses_and_gradients(fields: dict[str, object]) -> None:

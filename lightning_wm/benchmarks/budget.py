@@ -69,9 +69,10 @@ def _turned(config: Any, knob: str, fits: _Fits) -> Any:
     own = getattr(config, knob)
     least = min(own, FEWEST_CANDIDATES) if knob == "candidates" else 1
     if fits(config):
-        low, high = own, 2 * own
-        while high < MOST * own and fits(_with(config, knob, high)):
-            low, high = high, 2 * high
+        low = high = own
+        while low == high < MOST * own:
+            high = 2 * low
+            low = high if fits(_with(config, knob, high)) else low
     else:
         low, high = own, own
         while low > least and not fits(_with(config, knob, low)):
