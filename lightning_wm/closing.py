@@ -3,52 +3,74 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lightning_wm.callbacks.video import film
 from lightning_wm.errors import LightningWMError
 from lightning_wm.experiment import Experiment, evaluate_planner, load_weights
+from lightning_wm.io import read_json
 from lightning_wm.plots import learning_curve
 from lightning_wm.registry import build
 from lightning_wm.results import show
 
 
 def close_run(experiment: Experiment) -> None:
-    """Evaluate the newest checkpoint on the final seeds, draw, film, and say where everything lies."""
+    """Evaluate the newest checkpoint on the final seeds, draw, film, and say where everything lies.
+
+    What is there already, for this checkpoint and these settings, is read back instead.
+    """
     config, run, agent = experiment.config, experiment.run, experiment.agent
-    saved = load_weights(agent, run.checkpoint("last"))
-    agent.to(torch.device("cuda") if config.trainer.accelerator in ("gpu", "cuda") else torch.device("cpu"))
+    env_steps = load_weights(agent, run.checkpoint("last"))["ranks"][0]["counters"]["env_steps"]
+    agent.to(torch.device("cuda") if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
+    agent.eval()
     learning_curve(run.metrics, run.curve, f"{config.task.name}, seed {config.seed}")
     paths: list[Path] = [run.path, run.curve]
-    settings = config.evaluation
-    if settings.final_episodes:
-        env = experiment.environments(min(settings.environments, settings.final_episodes))
-        result = evaluate_planner(
-            config,
-            agent,
-            config.planner,
-            env,
-            episodes=settings.final_episodes,
-            seed=settings.final_seed,
-            env_steps=saved["ranks"][0]["counters"]["env_steps"],
-            on_decision=_Dots(),
-        )
-        env.close()
-        result.save(run.evaluations / "final.json")
-        paths.append(run.evaluations / "final.json")
-        show([result])
-    if settings.video:
-        video = _video(experiment)
+    if config.evaluation.final_episodes:
+        path = run.evaluations / "final.json"
+        show([_stored(experiment, path, env_steps) or _evaluated(experiment, path, env_steps)])
+        paths.append(path)
+    if config.evaluation.video:
+        video = _video(experiment, env_steps)
         paths += [video] if video is not None else []
     for path in paths:
         print(path)
 
 
-def _video(experiment: Experiment) -> Path | None:
+def _stored(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any] | None:
+    """The final evaluation, where it has been made with these settings."""
+    if not path.exists():
+        return None
+    settings, content = experiment.config.evaluation, read_json(path)
+    asked = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
+    found = tuple(content.get(name) for name in ("env_steps", "seed", "episodes", "settings"))
+    return dict(content) if found == asked else None
+
+
+def _evaluated(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any]:
+    config, settings = experiment.config, experiment.config.evaluation
+    env = experiment.environments(min(settings.environments, settings.final_episodes))
+    result = evaluate_planner(
+        config,
+        experiment.agent,
+        config.planner,
+        env,
+        episodes=settings.final_episodes,
+        seed=settings.final_seed,
+        env_steps=env_steps,
+        on_decision=_Dots(),
+    )
+    env.close()
+    result.save(path)
+    return result.as_json()
+
+
+def _video(experiment: Experiment, env_steps: int) -> Path | None:
     """Film the first episode of the final table; a machine without GL goes without."""
-    settings, path = experiment.config.evaluation, experiment.run.videos / "final.mp4"
+    settings, path = experiment.config.evaluation, experiment.run.videos / f"final-{env_steps}.mp4"
     if path.exists():
         return path
     actor = experiment.agent.actor(build("planner", experiment.config.planner), seed=settings.final_seed)

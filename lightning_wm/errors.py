@@ -5,6 +5,7 @@ A message says what happened, what was expected and what to type.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -66,6 +67,10 @@ def exits(main: Main) -> Main:
                 traceback.print_exc()
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
+        except BrokenPipeError:
+            # Whoever read standard output has gone; what is still buffered has no reader.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

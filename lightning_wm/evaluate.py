@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(asked)
     from lightning_wm.results import show
 
-    show(evaluate(asked))
+    show([result.as_json() for result in evaluate(asked)])
     return 0
 
 

@@ -18,7 +18,7 @@ from torchrl.envs import EnvBase
 from lightning_wm import rng
 from lightning_wm.callbacks.checkpoint import TurnCheckpoint
 from lightning_wm.callbacks.evaluation import Evaluate
-from lightning_wm.callbacks.loggers import EnvStepTensorBoard, JSONLinesLogger
+from lightning_wm.callbacks.loggers import EnvStepTensorBoard, JSONLinesLogger, weights_and_biases
 from lightning_wm.callbacks.progress import RunProgress
 from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.config import Config
@@ -81,7 +81,7 @@ def build_experiment(config: Config, run: RunDirectory) -> Experiment:
     env = make(config.rollout.environments)
     agent = build_agent(config, spaces(env))
     if config.trainer.compile:
-        agent.model.compile_update()
+        _compile(agent)
     updates = config.trainer.updates_per_turn
     data = ReplayDataModule(config.replay, spaces(env), run.path / "replay", config.seed, updates)
     planner = build("planner", config.planner)
@@ -97,6 +97,13 @@ def build_experiment(config: Config, run: RunDirectory) -> Experiment:
     return Experiment(config, run, trainer, agent, data, rollout, make)
 
 
+def _compile(agent: Any) -> None:
+    compile_update = getattr(agent.model, "compile_update", None)
+    if compile_update is None:
+        raise UserError(f"{type(agent.model).__name__} has no compile_update; type trainer.compile=false")
+    compile_update()
+
+
 def _callback(name: str, fields: Any) -> pl.Callback:
     callback: pl.Callback = lookup("callback", name)(fields)
     return callback
@@ -106,13 +113,15 @@ def _loggers(config: Config, run: RunDirectory, rollout: Rollout) -> list[Logger
     loggers: list[Logger] = [JSONLinesLogger(run.metrics, rollout.counters)]
     if config.logging.tensorboard:
         loggers.append(EnvStepTensorBoard(run.path / "tensorboard", rollout.counters))
+    if config.logging.wandb:
+        loggers.append(weights_and_biases(run))
     return loggers
 
 
 def _trainer(
     config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> pl.Trainer:
-    turns = max(1, config.evaluation.every // max(1, config.rollout.env_steps))
+    turns = max(1, (config.evaluation.every or 10_000) // config.rollout.env_steps)
     return pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,

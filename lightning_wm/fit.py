@@ -106,14 +106,18 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         print(f"going on from {checkpoint}", file=sys.stderr)
     where = str(checkpoint) if checkpoint is not None else None
-    experiment.trainer.fit(experiment.agent, experiment.data, ckpt_path=where, weights_only=True)
-    experiment.rollout.env.close()
-    if experiment.trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        experiment.trainer.fit(experiment.agent, experiment.data, ckpt_path=where, weights_only=True)
+    except SystemExit as error:  # how Lightning ends after Ctrl-C
+        if experiment.trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        experiment.rollout.env.close()
 
 
 def _finish(experiment: Experiment) -> int:
-    """The final table, the learning curve, a video; once, then read back."""
+    """The final table, the learning curve and a video."""
     from lightning_wm.closing import close_run
 
     close_run(experiment)

@@ -78,12 +78,11 @@ class _Recorder:
             self.steps.append(TensorDict({**self._seen(after), **came}, []))
         self.done = bool(after["done"][row])
 
-    def planned(self, actor: Actor) -> None:
-        plan = getattr(actor, "plan", None)
-        if self.done or plan is None:
+    def planned(self, plan: TensorDictBase, milliseconds: float) -> None:
+        if self.done:
             return
         stats, episode = plan["stats"], self.episode
-        episode.milliseconds.append(float(getattr(actor, "milliseconds", 0.0)))
+        episode.milliseconds.append(milliseconds)
         episode.scores.append((float(stats["score_first"][self.row]), float(stats["score_best"][self.row])))
         episode.model_steps = float(stats["model_steps"][self.row])
         episode.sequential_calls = float(stats["sequential_calls"][self.row])
@@ -116,10 +115,14 @@ def play(
     actor.reset()
     for recorder in recorders:
         recorder.first(td, env.action_spec.shape[-1])
+    last: TensorDictBase | None = None
     while not all(recorder.done for recorder in recorders):
         td["action"] = actor.act(td).to("cpu", torch.float32)
-        for recorder in recorders:
-            recorder.planned(actor)
+        plan = getattr(actor, "plan", None)
+        if plan is not None and plan is not last:  # with `replan` a plan serves several decisions
+            last = plan
+            for recorder in recorders:
+                recorder.planned(plan, float(getattr(actor, "milliseconds", 0.0)))
         after = env.step(td)["next"]
         for recorder in recorders:
             recorder.step(td["action"], after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,9 @@ def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
     )
 
 
-def paired(first: Evaluation, other: Evaluation) -> tuple[float, float, float]:
-    """Mean difference of `other` to `first` on the same episode seeds, with its 95 % interval."""
-    difference = np.asarray(other.returns) - np.asarray(first.returns)
+def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Mean difference of `other`'s returns to `first`'s on the same episode seeds, with its 95 % interval."""
+    difference = np.asarray(other) - np.asarray(first)
     mean = float(difference.mean())
     if len(difference) < 2 or not difference.std():
         return mean, mean, mean
@@ -125,10 +125,10 @@ def paired(first: Evaluation, other: Evaluation) -> tuple[float, float, float]:
     return mean, float(low), float(high)
 
 
-def table(evaluations: Sequence[Evaluation]) -> Table:
-    """Evaluations as rows; with several, differences to the first are paired by episode seed."""
-    title = f"{evaluations[0].task}, {evaluations[0].env_steps:,} env steps, seeds {evaluations[0].seed}.."
-    view = Table(title=title)
+def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
+    """Evaluations, as `as_json` gives them, as rows; differences to the first are paired by episode seed."""
+    first = evaluations[0]
+    view = Table(title=f"{first['task']}, {first['env_steps']:,} env steps, seeds {first['seed']}..")
     columns = ["planner", "episodes", "return", "95 % interval", "IQM"]
     columns += ["predicted", "ms/decision", "p95", "model steps"]
     if len(evaluations) > 1:
@@ -136,27 +136,32 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     for column in columns:
         view.add_column(column, justify="left" if column == "planner" else "right")
     for one in evaluations:
-        low, high = one.interval95()
-        predicted = f"{np.mean(one.scores):.1f}" if one.scores else "-"
-        cells = [
-            one.planner,
-            str(len(one.returns)),
-            f"{one.mean:.1f}",
-            f"{low:.1f} to {high:.1f}" if low == low else "-",
-            f"{one.iqm:.1f}",
-            predicted,
-            f"{one.quantile(0.5):.1f}",
-            f"{one.quantile(0.95):.1f}",
-            f"{one.model_steps:,.0f}",
-        ]
+        cells = _cells(one)
         if len(evaluations) > 1:
-            mean, lower, upper = paired(evaluations[0], one)
-            cells.insert(4, "-" if one is evaluations[0] else f"{mean:+.1f} ({lower:+.1f} to {upper:+.1f})")
+            mean, lower, upper = paired(first["returns"], one["returns"])
+            cells.insert(4, "-" if one is first else f"{mean:+.1f} ({lower:+.1f} to {upper:+.1f})")
         view.add_row(*cells)
     return view
 
 
-def show(evaluations: Sequence[Evaluation]) -> None:
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    low, high = one["interval95"]
+    known = low is not None and low == low
+    predicted, cost = one["predicted_score"], one["ms_per_decision"]
+    return [
+        one["planner"],
+        str(one["episodes"]),
+        f"{one['mean']:.1f}",
+        f"{low:.1f} to {high:.1f}" if known else "-",
+        f"{one['iqm']:.1f}",
+        "-" if predicted is None else f"{predicted:.1f}",
+        f"{cost['median']:.1f}",
+        f"{cost['p95']:.1f}",
+        f"{one['model_steps']:,.0f}",
+    ]
+
+
+def show(evaluations: Sequence[Mapping[str, Any]]) -> None:
     """Print the table to standard output, wide enough not to break where it is no terminal."""
     console = Console()
     if not console.is_terminal:

@@ -106,6 +106,16 @@ def test_replan_executes_k_actions_of_a_plan() -> None:
     assert player.plan["actions"] is not plan
 
 
+def test_a_reset_does_not_make_others_replan() -> None:
+    planner = GradMPC(GradMPC.Config(horizon=4, iterations=2, candidates=4, replan=3))
+    player, alone = actor(planner=planner), actor(planner=planner)
+    for step in range(7):
+        if step == 2:
+            player.reset(torch.tensor([True, False]))
+        observation = {"observation": seen(2) + step}
+        torch.testing.assert_close(player.act(observation)[1], alone.act(observation)[1])
+
+
 def test_an_agent_without_a_policy_needs_a_planner() -> None:
     with pytest.raises(UserError, match="planner=grad_mpc"):
         PlaNet(model=world()).actor(None)

@@ -111,5 +111,5 @@ def test_load_actor_plays_with_any_planner(trained: Path, tmp_path: Path) -> Non
     for actor in (load_actor(trained), load_actor(str(trained), planner="random")):
         actor.reset()
         assert actor.act(observation).shape == (1,)
-    with pytest.raises(UserError, match="config.yaml"):
+    with pytest.raises(UserError, match=r"config\.yaml"):
         load_actor(tmp_path)

@@ -44,7 +44,7 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     losses = {f"train/loss/{name}" for name in ("total", "reconstruction", "reward", "continue", "kl")}
     others = {"rollout/return", "rollout/length", "replay/transitions"}
     others |= {"plan/ms", "plan/score_first", "plan/score_best"}
-    times = {"time/collect", "time/update", "time/plan"}
+    times = {"time/collect", "time/sample", "time/update", "time/plan"}
     assert names >= losses | others | times | {"evaluation/return", "model/open_loop_error", "train/grad_norm/model"}
     result = json.loads((trained / "evaluations" / "final.json").read_text())
     assert result["episodes"] == len(result["returns"]) == 1

@@ -40,7 +40,7 @@ def test_iqm_leaves_out_a_quarter_on_each_side() -> None:
 
 def test_paired_differences_are_by_episode() -> None:
     # differences 1, 1, 4: mean 2, standard error 1
-    first, other = evaluation([10.0, 20.0, 30.0]), evaluation([11.0, 21.0, 34.0])
+    first, other = [10.0, 20.0, 30.0], [11.0, 21.0, 34.0]
     assert paired(first, other) == pytest.approx((2.0, 2 - 4.302653, 2 + 4.302653), rel=1e-6)
     assert paired(first, first) == (0.0, 0.0, 0.0)
 
@@ -51,7 +51,7 @@ def test_one_episode_has_no_interval(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "one.json").read_text())
     assert content["interval95"] == [None, None]
     assert content["std"] == 0.0
-    show([one])
+    show([one.as_json()])
 
 
 def test_the_file_has_the_documented_keys(tmp_path: Path) -> None:
@@ -69,6 +69,7 @@ def test_the_file_has_the_documented_keys(tmp_path: Path) -> None:
 
 
 def test_the_table_pairs_what_it_compares(capsys: pytest.CaptureFixture[str]) -> None:
-    show([evaluation([10.0, 20.0, 30.0], "grad_mpc"), evaluation([11.0, 21.0, 34.0], "cem")])
+    both = [evaluation([10.0, 20.0, 30.0], "grad_mpc"), evaluation([11.0, 21.0, 34.0], "cem")]
+    show([one.as_json() for one in both])
     printed = capsys.readouterr().out
     assert "+2.0 (-2.3 to +6.3)" in printed

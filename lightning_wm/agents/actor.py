@@ -111,32 +111,40 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self._memory: TensorDictBase = self.planner.memory(environments, self.problem.action, like)
         self._fresh = torch.zeros(environments, dtype=torch.bool, device=like.device)
         self._decision = [0] * environments
-        self._queue: list[Tensor] = []
         self._first = [self.episode + index for index in range(environments)]
+        self._ahead: Tensor | None = None
+        self._used = torch.zeros(environments, dtype=torch.int64, device=like.device)
 
     def _forget(self) -> None:
         """Begin anew in the environments that were reset one by one."""
         if not bool(self._fresh.any()):
             return
         assert self._state is not None
-        keep = ~self._fresh
-        self._state = {k: v * keep.view(-1, *[1] * (v.ndim - 1)) for k, v in self._state.items()}
-        self._action = self._action * keep[:, None]
-        self._memory["valid"] = self._memory["valid"] & keep
-        for index in self._fresh.nonzero().flatten().tolist():
+        fresh, initial = self._fresh, self.model.initial(len(self._fresh))
+        self._state = {name: _chosen(fresh, initial[name], value) for name, value in self._state.items()}
+        self._action = _chosen(fresh, torch.zeros_like(self._action), self._action)
+        self._memory["valid"] = self._memory["valid"] & ~fresh
+        for index in fresh.nonzero().flatten().tolist():
             self._decision[index] = 0
             self._first[index] += len(self._first)
-        self._queue = []
-        self._fresh = torch.zeros_like(self._fresh)
+        self._used[fresh] = self._replan
+        self._fresh = torch.zeros_like(fresh)
+
+    @property
+    def _replan(self) -> int:
+        """Decisions that a plan serves."""
+        return int(getattr(self.planner.config, "replan", 1))
 
     @torch.no_grad()
     def _decide(self, seen: TensorDict) -> Tensor:
         self._forget()
         assert self._state is not None
         self._state = self.model.filter(self._state, self._action, seen)
-        if not self._queue:
-            self._queue = self._think(self._state)
-        action = self._queue.pop(0)
+        if self._ahead is None or bool((self._used >= self._replan).any()):
+            self._think(self._state)
+        assert self._ahead is not None
+        action = self._ahead[torch.arange(len(self._used)), self._used]
+        self._used = self._used + 1
         if self.noise:
             drawn = rng.normal(action.shape[1:], self._generators("exploration"), action)
             action = (action + self.noise * drawn).clamp(-1.0, 1.0)
@@ -144,19 +152,30 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self._decision = [count + 1 for count in self._decision]
         return action.clone()
 
-    def _think(self, state: State) -> list[Tensor]:
-        """Plan, and queue the next `replan` actions."""
+    def _think(self, state: State) -> None:
+        """Plan; environments that are still executing theirs keep it."""
         start = time.perf_counter()
         plan = self.planner.plan(self.problem, state, self._memory, self._generators("planner"))
         self.milliseconds = 1e3 * (time.perf_counter() - start) / len(self._first)
-        self.plan, self._memory = plan, plan["memory"]
-        replan = getattr(self.planner.config, "replan", 1)
-        if replan == 1:
-            return [plan["action"]]
-        return list(plan["actions"][:, :replan].unbind(1))
+        self.plan = plan
+        replan = self._replan
+        ahead = plan["action"][:, None] if replan == 1 else plan["actions"][:, :replan]
+        if self._ahead is None:
+            self._ahead, self._memory = ahead, plan["memory"]
+            self._used = torch.zeros_like(self._used)
+            return
+        due = self._used >= replan
+        self._ahead = _chosen(due, ahead, self._ahead)
+        self._memory = plan["memory"].apply(lambda new, old: _chosen(due, new, old), self._memory)
+        self._used = torch.where(due, 0, self._used)
 
     def _generators(self, stream: str) -> list[torch.Generator]:
         return [
             rng.generator(self.seed, stream, self.rank, episode, decision)
             for episode, decision in zip(self._first, self._decision, strict=True)
         ]
+
+
+def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`new` in the rows `[E]` that are True, `old` in the others."""
+    return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)

@@ -44,7 +44,7 @@ class Played:
 
     def as_json(self, first: Evaluation) -> dict[str, Any]:
         """A row of the JSON file; differences are paired by episode seed."""
-        mean, low, high = paired(first, self.evaluation)
+        mean, low, high = paired(first.returns, self.evaluation.returns)
         row = self.evaluation.as_json()
         return {
             "label": self.label,
@@ -164,7 +164,7 @@ def table(played: Sequence[Played]) -> Table:
 def _cells(one: Played, first: Evaluation) -> list[str]:
     e, split = one.evaluation, one.split_ms
     low, high = e.interval95()
-    mean, lower, upper = paired(first, e)
+    mean, lower, upper = paired(first.returns, e.returns)
     return [
         one.label,
         "-" if one.budget_ms is None else f"{one.budget_ms:g}",

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_wm.callbacks.evaluation import Evaluate
+from lightning_wm.callbacks.loggers import EnvStepTensorBoard
 from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.errors import UserError
 
@@ -86,6 +87,9 @@ class TurnCheckpoint(Checkpoint):
         rank = saved["ranks"][trainer.global_rank]
         trainer.datamodule.replay.restore(rank["replay"])  # type: ignore[attr-defined]
         self.rollout.load_state_dict(rank["counters"])
+        for logger in trainer.loggers:
+            if isinstance(logger, EnvStepTensorBoard):
+                logger.resume()
         if trainer.is_global_zero and self.metrics is not None and self.metrics.exists():
             with self.metrics.open("r+b") as file:
                 file.truncate(saved["metrics_bytes"])

@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_wm.callbacks.rollout import Counters
+from lightning_wm.errors import UserError
+from lightning_wm.io import RunDirectory
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
 
@@ -69,8 +71,27 @@ class EnvStepTensorBoard(TensorBoardLogger):
     def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: config.yaml has them."""
 
+    def resume(self) -> None:
+        """Hide what an interrupted process wrote beyond the checkpoint; before the first line is written."""
+        self._kwargs["purge_step"] = self.counters.env_steps + 1
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars at the current number of env steps."""
         values = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
         super().log_metrics(values, step=self.counters.env_steps)
+
+
+def weights_and_biases(run: RunDirectory) -> Logger:
+    """Lightning's logger for Weights & Biases, keeping its files in the run directory.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+
+    try:
+        logger: Logger = WandbLogger(project="lightning_wm", name=run.path.name, save_dir=run.path)
+    except ModuleNotFoundError as error:
+        raise UserError('logging.wandb=true needs the package wandb; type pip install "lightning_wm[wandb]"') from error
+    return logger

@@ -86,7 +86,7 @@ class RunProgress(ProgressBar):
             done = min(self.rollout.counters.env_steps, self.rollout.budget)
             self._bar.update(self._task, completed=done, description=text, phase=self.rollout.phase)
         else:
-            self.console.print(f"{self.rollout.phase:>13}  {text}", highlight=False)
+            self.console.print(f"{self.rollout.phase:>13}  {text}", highlight=False, soft_wrap=True)
 
     def text(self, now: float) -> str:
         """One line of figures."""

@@ -89,12 +89,14 @@ class Rollout(pl.Callback):
         if self.counters.turns >= self._pretrain_turns(trainer):
             self._turn(trainer)
         self.phase = "learning"
-        self._learning = time.monotonic()
+        self._learning, self._sampled = time.monotonic(), trainer.datamodule.seconds  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.counters.turns += 1
         self.tick()
-        self._report(trainer, {"time/update": time.monotonic() - self._learning})
+        learned = time.monotonic() - self._learning
+        sampled = trainer.datamodule.seconds - self._sampled  # type: ignore[attr-defined]
+        self._report(trainer, {"time/update": learned - sampled, "time/sample": sampled})
         if self.counters.env_steps >= self.budget:
             trainer.should_stop = True
 
@@ -148,7 +150,8 @@ class Rollout(pl.Callback):
         self._log(trainer, episodes)
 
     def _decided(self) -> None:
-        self.milliseconds = getattr(self.actor, "milliseconds", math.nan)
+        if self.phase == "collecting":
+            self.milliseconds = getattr(self.actor, "milliseconds", math.nan)
         for listener in self.listeners:
             listener()
 

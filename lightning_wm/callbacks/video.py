@@ -72,6 +72,14 @@ class Video(pl.Callback):
         self.config = config or VideoConfig()
         self._done = 0
 
+    def state_dict(self) -> dict[str, int]:
+        """How many films are done."""
+        return {"done": self._done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._done = state_dict["done"]
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)  # type: ignore[attr-defined]
         if evaluate is None or not trainer.is_global_zero or self._done < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ class ReplayDataModule(LightningDataModule):
         self.pretrain = pretrain
         self.validation_batches = validation_batches
         self.slack = slack
+        self.seconds = 0.0
+        """Wall time spent on drawing batches so far."""
         self._replay: Replay | None = None
 
     @property
@@ -141,8 +144,11 @@ class ReplayDataModule(LightningDataModule):
 
     def _batch(self, *counters: int) -> TensorDict:
         self.replay.storage.pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        begin = time.perf_counter()
         drawn = generator(self.seed, "replay", self.rank, *counters)
-        return self.replay.sample(self.config.batch, self.config.length, drawn)
+        batch = self.replay.sample(self.config.batch, self.config.length, drawn)
+        self.seconds += time.perf_counter() - begin
+        return batch
 
 
 def _check(config: ReplayConfig, updates: int) -> None:

@@ -48,8 +48,15 @@ class TorchRLPlanner(MPCPlannerBase):  # type: ignore[misc]
             spec.space.low.isfinite().all() & spec.space.high.isfinite().all()
         ):
             raise UserError(f"a planner needs finite action bounds, but the environment's action_spec is {spec}")
-        self.planner, self.seed, self.discount = planner, seed, discount
+        self.planner, self.seed = planner, seed
         self.reward_key, self.action_key = reward_key, action_key
+        self._problem = Problem(
+            action=spec.shape[-1],
+            imagine=self._imagine,
+            reward=lambda state: state["reward"],
+            continues=lambda state: state["continues"],
+            discount=discount,
+        )
         self._decision = 0
         self._memory: TensorDictBase | None = None
 
@@ -60,18 +67,9 @@ class TorchRLPlanner(MPCPlannerBase):  # type: ignore[misc]
         like = next(value for value in state.values() if value.is_floating_point())
         generators = [rng.generator(self.seed, "planner", row, self._decision) for row in range(len(like))]
         self._decision += 1
-        plan = self.planner.plan(self._problem(), state, self._warm(flat, like), generators)
+        plan = self.planner.plan(self._problem, state, self._warm(flat, like), generators)
         self._memory = plan["memory"]
         return self._scaled(plan["action"]).reshape(*batch, -1)
-
-    def _problem(self) -> Problem:
-        return Problem(
-            action=self.env.action_spec.shape[-1],
-            imagine=self._imagine,
-            reward=lambda state: state["reward"],
-            continues=lambda state: state["continues"],
-            discount=self.discount,
-        )
 
     def _state(self, td: TensorDictBase) -> State:
         """The environment's observations `[M, ...]`, nested keys joined by dots."""
