@@ -78,7 +78,7 @@ def test_what_cannot_be_evaluated_is_refused(
     assert "last or best" in failed([run, "checkpoint=first"], capsys)
     assert "did you mean" in failed([run, "episods=3"], capsys).lower()
     assert "grad_mpc" in failed([run, "planner=gradmpc"], capsys)
-    assert "candidates" in failed([run, "planner.candidats=3"], capsys)
+    assert "candidates" in failed([run, "planner.candidate=3"], capsys)
     assert "horizon" in failed([run, "planner.horizon=0"], capsys)
     assert "elites" in failed([run, "planner=cem", "planner.candidates=3", "planner.elites=5"], capsys)
     assert "config.yaml" in failed([f"run={tmp_path}"], capsys)

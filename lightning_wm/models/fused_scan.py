@@ -51,31 +51,47 @@ class _Scan(torch.autograd.Function):
         t, b, _ = action_half.shape
         d, s = deter.shape[1], stoch.shape[1]
         new = action_half.new_empty
-        previous_d, previous_s = new(t, b, d), new(t, b, s)
         hidden_in, hidden_out = new(t, b, state_in.shape[0]), new(t, b, deter_in.shape[0])
-        gates, candidate, recurrent = new(t, b, 2 * d), new(t, b, d), new(t, b, d)
+        gates, candidate, from_state = new(t, b, 2 * d), new(t, b, d), new(t, b, 3 * d)
         deters, stochs, raws = new(t, b, d), new(t, b, s), new(t, b, out_weight.shape[0])
         into, ih, hh, post, out = state_in.t(), weight_ih.t(), weight_hh.t(), deter_in.t(), out_weight.t()
-        for i in range(t):
-            if keep is None:
-                previous_d[i], previous_s[i] = deter, stoch
+        before = deter, stoch
+        from_input = new(b, 3 * d)
+        input_gates, input_candidate = from_input.split((2 * d, d), 1)
+        # Taking rows of a tensor in the loop costs as much as the arithmetic on them: they are all taken here.
+        rows = zip(
+            action_half.unbind(), observation_half.unbind(), hidden_in.unbind(), hidden_out.unbind(),
+            gates.unbind(), gates[..., :d].unbind(), gates[..., d:].unbind(), candidate.unbind(),
+            from_state.unbind(), from_state[..., : 2 * d].unbind(), from_state[..., 2 * d :].unbind(),
+            deters.unbind(), stochs.unbind(), raws.unbind(), raws[..., :s].unbind(), raws[..., s:].unbind(),
+            strict=True,
+        )  # fmt: skip
+        keeps = [None] * t if keep is None else keep.unbind()
+        noises = [None] * t if noise is None else noise.unbind()
+        for (
+            action, observation, h_in, h_out, gate, reset, update, new_d, recurrent, recurrent_gates, recurrent_d,
+            next_d, next_s, raw, mean, scale,
+        ), kept, drawn in zip(rows, keeps, noises, strict=True):  # fmt: skip
+            if kept is not None:
+                deter, stoch = deter * kept, stoch * kept
+            act(torch.addmm(action, stoch, into, out=h_in))
+            torch.addmm(bias_ih, h_in, ih, out=from_input)
+            torch.addmm(bias_hh, deter, hh, out=recurrent)
+            torch.add(input_gates, recurrent_gates, out=gate).sigmoid_()
+            torch.addcmul(input_candidate, reset, recurrent_d, out=new_d).tanh_()
+            deter = torch.lerp(new_d, deter, update, out=next_d)
+            act(torch.addmm(observation, deter, post, out=h_out))
+            torch.addmm(out_bias, h_out, out, out=raw)
+            if drawn is None:
+                stoch = next_s.copy_(mean)
             else:
-                deter = torch.mul(deter, keep[i], out=previous_d[i])
-                stoch = torch.mul(stoch, keep[i], out=previous_s[i])
-            hidden = act(torch.addmm(action_half[i], stoch, into, out=hidden_in[i]))
-            from_input = torch.addmm(bias_ih, hidden, ih)
-            from_state = torch.addmm(bias_hh, deter, hh)
-            gate = torch.add(from_input[:, : 2 * d], from_state[:, : 2 * d], out=gates[i]).sigmoid_()
-            recurrent[i] = from_state[:, 2 * d :]
-            new_d = torch.addcmul(from_input[:, 2 * d :], gate[:, :d], recurrent[i], out=candidate[i]).tanh_()
-            deter = torch.lerp(new_d, deter, gate[:, d:], out=deters[i])
-            hidden = act(torch.addmm(observation_half[i], deter, post, out=hidden_out[i]))
-            raw = torch.addmm(out_bias, hidden, out, out=raws[i])
-            if noise is None:
-                stoch = stochs[i].copy_(raw[:, :s])
-            else:
-                std = F.softplus(raw[:, s:]).add_(min_std)
-                stoch = torch.addcmul(raw[:, :s], std, noise[i], out=stochs[i])
+                stoch = torch.addcmul(mean, F.softplus(scale).add_(min_std), drawn, out=next_s)
+        previous_d, previous_s = (
+            torch.cat([first[None], later[:-1]]) for first, later in zip(before, (deters, stochs), strict=True)
+        )
+        if keep is not None:
+            previous_d, previous_s = previous_d * keep, previous_s * keep
+        recurrent = from_state[..., 2 * d :]
         ctx.activation = activation
         ctx.save_for_backward(
             keep, noise, previous_d, previous_s, hidden_in, hidden_out, gates, candidate, recurrent, deters, raws,
@@ -103,25 +119,38 @@ class _Scan(torch.autograd.Function):
         grad_raw, grad_post, grad_in = grad_raws.clone(), new(t, b, hidden_out.shape[2]), new(t, b, hidden_in.shape[2])
         grad_ih, grad_hh = new(t, b, 3 * d), new(t, b, 3 * d)
         carry_d, carry_s = deters.new_zeros(b, d), deters.new_zeros(b, s)
-        for i in range(t - 1, -1, -1):
-            carry_s = carry_s + grad_stochs[i]
-            grad_raw[i, :, :s] += carry_s
-            if into_scale is not None:
-                grad_raw[i, :, s:].addcmul_(carry_s, into_scale[i])
-            torch.mm(grad_raw[i], out_weight, out=grad_post[i]).mul_(slope_out[i])
-            carry_d = torch.addmm(carry_d, grad_post[i], deter_in).add_(grad_deters[i])
-            gate = grad_ih[i]
-            to_candidate = torch.mul(carry_d, into_candidate[i], out=gate[:, 2 * d :])
-            torch.mul(to_candidate, into_reset[i], out=gate[:, :d])
-            torch.mul(carry_d, into_update[i], out=gate[:, d : 2 * d])
-            grad_hh[i, :, : 2 * d] = gate[:, : 2 * d]
-            torch.mul(to_candidate, reset[i], out=grad_hh[i, :, 2 * d :])
-            torch.mm(gate, weight_ih, out=grad_in[i]).mul_(slope_in[i])
-            carry_d = torch.addmm(carry_d.mul_(update[i]), grad_hh[i], weight_hh)
-            carry_s = torch.mm(grad_in[i], state_in)
-            if keep is not None:
-                carry_d.mul_(keep[i])
-                carry_s.mul_(keep[i])
+        rows = zip(
+            grad_stochs.unbind(), grad_raw.unbind(), grad_raw[..., :s].unbind(), grad_raw[..., s:].unbind(),
+            grad_post.unbind(), slope_out.unbind(), grad_deters.unbind(), grad_ih.unbind(),
+            grad_ih[..., :d].unbind(), grad_ih[..., d : 2 * d].unbind(), grad_ih[..., 2 * d :].unbind(),
+            into_candidate.unbind(), into_reset.unbind(), into_update.unbind(), reset.unbind(), update.unbind(),
+            grad_hh.unbind(), grad_hh[..., : 2 * d].unbind(), grad_hh[..., 2 * d :].unbind(),
+            grad_ih[..., : 2 * d].unbind(), grad_in.unbind(), slope_in.unbind(),
+            strict=True,
+        )  # fmt: skip
+        scales = [None] * t if into_scale is None else into_scale.unbind()
+        keeps = [None] * t if keep is None else keep.unbind()
+        for (
+            g_stoch, g_raw, g_mean, g_scale, g_post, s_out, g_deter, g_ih, g_reset, g_update, g_candidate,
+            to_candidate, to_reset, to_update, r, z, g_hh, g_hh_gates, g_hh_candidate, g_ih_gates, g_in, s_in,
+        ), to_scale, kept in reversed(list(zip(rows, scales, keeps, strict=True))):  # fmt: skip
+            carry_s = carry_s.add_(g_stoch)
+            g_mean.add_(carry_s)
+            if to_scale is not None:
+                g_scale.addcmul_(carry_s, to_scale)
+            torch.mm(g_raw, out_weight, out=g_post).mul_(s_out)
+            carry_d = torch.addmm(carry_d, g_post, deter_in).add_(g_deter)
+            torch.mul(carry_d, to_candidate, out=g_candidate)
+            torch.mul(g_candidate, to_reset, out=g_reset)
+            torch.mul(carry_d, to_update, out=g_update)
+            g_hh_gates.copy_(g_ih_gates)
+            torch.mul(g_candidate, r, out=g_hh_candidate)
+            torch.mm(g_ih, weight_ih, out=g_in).mul_(s_in)
+            carry_d = torch.addmm(carry_d.mul_(z), g_hh, weight_hh)
+            carry_s = torch.mm(g_in, state_in)
+            if kept is not None:
+                carry_d.mul_(kept)
+                carry_s.mul_(kept)
         if not any(ctx.needs_input_grad[8:]):
             return (None, None, grad_in, grad_post, None, None, carry_d, carry_s, *[None] * 8)
 

@@ -213,7 +213,7 @@ class RSSM(nn.Module):
         """
         s, out = self.config.stoch, slice(None) if noise is not None else slice(self.config.stoch)
         into = self.transition_in
-        action_half = F.linear(actions.transpose(0, 1), into.weight[:, s:].detach(), into.bias.detach())
+        action_half = F.linear(actions, into.weight[:, s:].detach(), into.bias.detach()).transpose(0, 1)
         prior_half = self.prior_hidden.bias.detach().expand(*action_half.shape[:2], -1)
         gru = (self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh)
         weights = (
