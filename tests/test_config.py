@@ -207,7 +207,8 @@ def test_recipes_of_an_installed_package_are_inside_it(tmp_path: Path) -> None:
     copy.mkdir()
     for name in ("__init__.py", "errors.py", "registry.py"):
         shutil.copy(package / name, copy)
-    shutil.copytree(package / "config", copy / "config")
+    for name in ("config", "envs"):
+        shutil.copytree(package / name, copy / name)
     code = "from lightning_wm.config import recipe_names; print(recipe_names())"
 
     def installed() -> subprocess.CompletedProcess[str]:
