@@ -58,7 +58,7 @@ def build_agent(config: Config, seen: Spaces) -> Any:
     """Model and LightningModule, initialised by the seed alone."""
     with rng.scope(config.seed, "init"):
         model = build("model", config.model, seen)
-        return build("agent", config.agent, model, seed=config.seed, log_every=config.logging.every)
+        return build("agent", config.agent, model, seed=config.seed)
 
 
 def environments(config: Config) -> Callable[[int], EnvBase]:
@@ -133,7 +133,7 @@ def _trainer(
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
         logger=list(loggers),
-        log_every_n_steps=1,
+        log_every_n_steps=config.logging.every,
         enable_progress_bar=config.logging.progress,
         enable_model_summary=False,
         enable_checkpointing=True,

@@ -53,7 +53,6 @@ class PlaNet(pl.LightningModule):
         config: how it is optimised.
         model: a `protocols.WorldModel` that is an `nn.Module`.
         seed: of the stream model.
-        log_every: updates between two lines of metrics.
 
     Raises:
         NumericsError: the gradient stays non-finite.
@@ -61,13 +60,11 @@ class PlaNet(pl.LightningModule):
 
     Config = PlaNetConfig
 
-    def __init__(
-        self, config: PlaNetConfig | None = None, model: Any = None, seed: int = 0, log_every: int = 20
-    ) -> None:
+    def __init__(self, config: PlaNetConfig | None = None, model: Any = None, seed: int = 0) -> None:
         super().__init__()
         self.config = config or PlaNetConfig()
         self.model = model
-        self.seed, self.log_every = seed, log_every
+        self.seed = seed
         self.skipped = 0
         self.last: dict[str, Tensor] = {}
         """Losses of the newest logged update, detached, for a progress bar."""
@@ -91,8 +88,10 @@ class PlaNet(pl.LightningModule):
         return loss
 
     def due(self) -> bool:
-        """Whether this update is logged."""
-        return self.global_step % self.log_every == 0
+        """Whether this update is logged: every `Trainer.log_every_n_steps`-th."""
+        # In step with Lightning, which hands the last logged values to the loggers again at any other update.
+        trainer: Any = self.trainer
+        return bool((self.global_step + 1) % trainer.log_every_n_steps == 0)
 
     def record(self, measured: dict[str, Tensor]) -> None:
         """Log under `train/`."""

@@ -18,6 +18,11 @@ from lightning_wm.io import RunDirectory
 COUNTERS = ("env_steps", "agent_steps", "episodes")
 
 
+def measured(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What was measured, without the counters that Lightning adds to every update, logged or not."""
+    return {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
+
+
 class JSONLinesLogger(Logger):
     """Appends to metrics.jsonl; every line begins with the run's counters.
 
@@ -47,9 +52,10 @@ class JSONLinesLogger(Logger):
         """Write one line; values that are not finite become null."""
         line: dict[str, Any] = {"updates": step or 0, **{name: getattr(self.counters, name) for name in COUNTERS}}
         line["seconds"] = round(self.counters.seconds, 3)
-        for name, value in metrics.items():
-            if name not in ("epoch", "step"):
-                line[name] = float(value) if math.isfinite(value) else None
+        values = measured(metrics)
+        if not values:
+            return
+        line |= {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -78,8 +84,8 @@ class EnvStepTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars at the current number of env steps."""
-        values = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
-        super().log_metrics(values, step=self.counters.env_steps)
+        if values := measured(metrics):
+            super().log_metrics(values, step=self.counters.env_steps)
 
 
 def weights_and_biases(run: RunDirectory) -> Logger:
