@@ -38,6 +38,8 @@ def quiet() -> None:
     # Batches are slices of mapped memory, not a DataLoader's; the other is Lightning's own use of torch.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # Updates are counted over all turns, so a turn shorter than the interval between two lines is nothing odd.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
 
 
 @dataclass

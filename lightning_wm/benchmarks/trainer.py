@@ -40,7 +40,7 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
             accelerator="cpu",
             max_epochs=1 + setting.count(5),
             logger=JSONLinesLogger(Path(folder) / "metrics.jsonl", Counters()),
-            log_every_n_steps=20,
+            log_every_n_steps=min(20, updates),
             callbacks=[bare],
             enable_progress_bar=False,
             enable_model_summary=False,
