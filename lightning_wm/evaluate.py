@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_wm import config as configuration
+from lightning_wm.config.ranges import AtLeast
 from lightning_wm.errors import ConfigError, exits
 
 
@@ -42,7 +43,12 @@ class EvaluateOptions:
 
 
 USAGE = "python -m lightning_wm.evaluate run=RUN [planner=grad_mpc,cem] [planner.<field>=…] [episodes=10] [seed=20000]"
-RANGES = {"episodes": (1, None), "environments": (1, None), "seed": (0, None), "threads": (1, None)}
+RANGES = {
+    "episodes": AtLeast(1, "at least 1", 10),
+    "environments": AtLeast(1, "at least 1", 10),
+    "seed": AtLeast(0, "at least 0", 10),
+    "threads": AtLeast(1, "at least 1", 10),
+}
 
 
 @exits
@@ -61,11 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(asked: EvaluateOptions) -> None:
-    faults = [
-        f"{name}={getattr(asked, name)}: expected at least {low}; type e.g. {name}=10"
-        for name, (low, _) in RANGES.items()
-        if getattr(asked, name) is not None and low is not None and getattr(asked, name) < low
-    ]
+    found = (allowed.fault(name, getattr(asked, name)) for name, allowed in RANGES.items())
+    faults = [fault for fault in found if fault is not None]
     if asked.checkpoint not in ("last", "best"):
         faults.append(f"checkpoint={asked.checkpoint}: expected last or best; type checkpoint=last")
     if asked.name is not None and not re.fullmatch(r"[\w.-]+", asked.name):
@@ -127,9 +130,5 @@ def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:
     env.close()
 
 
-def _script() -> None:
-    raise SystemExit(main(None))
-
-
 if __name__ == "__main__":
-    _script()
+    raise SystemExit(main(None))

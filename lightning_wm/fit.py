@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_wm import config as configuration
 from lightning_wm.errors import UserError, exits
@@ -124,9 +124,5 @@ def _finish(experiment: Experiment) -> int:
     return 0
 
 
-def _script() -> Any:
-    raise SystemExit(main(None))
-
-
 if __name__ == "__main__":
-    _script()
+    raise SystemExit(main(None))
