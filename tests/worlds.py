@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 from tensordict import TensorDict
 
-from lightning_wm import rng
+from lightning_wm import registry, rng
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.protocols import Spaces
 
-SMALL = {"deter": 12, "stoch": 5, "hidden": 9, "units": 8, "depth": 2, "bins": 11}
+SMALL = {"deter": 12, "stoch": 5, "hidden": 9, "units": 8, "depth": 2, "bins": 11, "classes": 3, "blocks": 3}
 
 
-def world(spaces: Spaces | None = None, seed: int = 0, **fields: object) -> RSSM:
-    """A small RSSM, initialised by the seed."""
+def model_of(name: str, spaces: Spaces | None = None, seed: int = 0, **changes: object) -> Any:
+    """A small model of any registered kind, with those of the changes that its Config has."""
+    cls = registry.lookup("model", name)
+    known = {field.name for field in fields(cls.Config)}
+    config = cls.Config(**{key: value for key, value in {**SMALL, **changes}.items() if key in known})
     with rng.scope(seed, "init"):
-        return RSSM(RSSMConfig(**{**SMALL, **fields}), spaces or Spaces(action=2, observation=3))  # type: ignore[arg-type]
+        return cls(config, spaces or Spaces(action=2, observation=3))
+
+
+def world(spaces: Spaces | None = None, seed: int = 0, **changes: object) -> RSSM:
+    """A small Gaussian RSSM, initialised by the seed."""
+    known = {field.name for field in fields(RSSMConfig)}
+    assert set(changes) <= known, set(changes) - known
+    model: RSSM = model_of("rssm", spaces, seed, **changes)
+    return model
 
 
 def experience(spaces: Spaces, b: int, t: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> TensorDict:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchrl.modules import symexp, symlog
 from torchrl.modules.models.model_based import two_hot_cross_entropy, two_hot_decode
 
-__all__ = ["NormalHead", "TwoHotHead", "gaussian_kl", "symexp", "symlog", "widen"]
+__all__ = ["NormalHead", "TwoHotHead", "categorical_kl", "gaussian_kl", "symexp", "symlog", "widen"]
 
 
 def widen(value: Tensor) -> Tensor:
@@ -21,6 +21,11 @@ def gaussian_kl(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) ->
     ratio = std_q / std_p
     shift = (mean_q - mean_p) / std_p
     return (0.5 * (ratio.square() + shift.square() - 1.0) - ratio.log()).sum(-1)
+
+
+def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """KL(q || p) in nats of categoricals given by their log-probabilities over the last dimension."""
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
 class TwoHotHead(nn.Module):

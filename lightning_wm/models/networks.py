@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_wm.errors import UserError
+from lightning_wm.models.distributions import widen
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
 PIXELS = 64
 """Side of the image that the convolutions below are made for."""
 
 
-def mlp(inputs: int, units: int, layers: int, outputs: int | None, activation: str, norm: bool) -> nn.Sequential:
-    """`layers` hidden layers of `units`, then a linear layer to `outputs` (none if None)."""
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm in at least float32, whatever the precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = F.rms_norm(widen(x), self.normalized_shape, widen(self.weight), self.eps)
+        return normed.to(x.dtype)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "rms": partial(RMSNorm, eps=1e-4)}
+
+
+def mlp(
+    inputs: int, units: int, layers: int, outputs: int | None, activation: str, norm: bool, norm_kind: str = "layer"
+) -> nn.Sequential:
+    """`layers` hidden layers of `units`, then a linear layer to `outputs` (none if None).
+
+    Args:
+        activation: a name of `ACTIVATIONS`.
+        norm: normalise each hidden layer before its activation.
+        norm_kind: a name of `NORMS`.
+    """
     modules: list[nn.Module] = []
     width = inputs
     for _ in range(layers):
         modules.append(nn.Linear(width, units))
         if norm:
-            modules.append(nn.LayerNorm(units))
+            modules.append(NORMS[norm_kind](units))
         modules.append(ACTIVATIONS[activation]())
         width = units
     if outputs is not None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_wm.models import fused_scan
+from lightning_wm.models.latents import Latent
 from lightning_wm.models.networks import ACTIVATIONS
 
 
@@ -26,26 +27,12 @@ class ScanWeights(NamedTuple):
     deter_in: Tensor
     """`[hidden, D]`: deterministic state into the posterior's hidden layer."""
     out: nn.Linear
-    """Posterior's statistics, `hidden -> 2S`."""
-
-
-class Posterior(NamedTuple):
-    """Posterior over time, each `[T, B, ...]`."""
-
-    deter: Tensor
-    stoch: Tensor
-    mean: Tensor
-    std: Tensor
-
-
-def statistics(raw: Tensor, min_std: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `softplus(x) + min_std` from a layer's `[..., 2S]`."""
-    mean, scale = raw.chunk(2, dim=-1)
-    return mean, F.softplus(scale) + min_std
+    """What is said about the latent, `hidden -> latent.outputs`."""
 
 
 def scan(
     weights: ScanWeights,
+    latent: Latent,
     action_half: Tensor,
     observation_half: Tensor,
     keep: Tensor,
@@ -53,35 +40,33 @@ def scan(
     deter: Tensor,
     stoch: Tensor,
     activation: str,
-    min_std: float,
     by_autograd: bool = False,
-) -> Posterior:
-    """Posterior states of T steps.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Deterministic states `[T, B, D]`, stochastic states `[T, B, S]` and what was said of them `[T, B, outputs]`.
 
     Args:
         weights: of the recurrent step.
+        latent: the distribution of the stochastic state.
         action_half: `[T, B, hidden]`, the action's share of the recurrent input, bias included.
         observation_half: `[T, B, hidden]`, the observation's share of the posterior's hidden layer.
         keep: `[T, B, 1]`, 0 where an episode begins and the state is forgotten, else 1.
-        noise: `[T, B, S]` standard normal; None takes the mean.
+        noise: `[T, B, S]`, as the latent draws it; None takes the mode.
         deter: `[B, D]` before the first step.
         stoch: `[B, S]` before the first step.
         activation: of the hidden layers, a name of `networks.ACTIVATIONS`.
-        min_std: floor of the standard deviation.
         by_autograd: leave the backward pass to autograd (for torch.compile, autocast, second derivatives).
     """
     inputs = (action_half, observation_half, keep, noise, deter, stoch)
     if by_autograd or activation not in fused_scan.ACTIVATIONS or torch.is_autocast_enabled(action_half.device.type):
-        deters, stochs, raws = stepwise(weights, *inputs, activation, min_std)
-    else:
-        gru, out = weights.gru, weights.out
-        flat = (weights.state_in, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh, weights.deter_in)
-        deters, stochs, raws = fused_scan.fused_scan(activation, min_std, *inputs, *flat, out.weight, out.bias)
-    return Posterior(deters, stochs, *statistics(raws, min_std))
+        return stepwise(weights, latent, *inputs, activation)
+    gru, out = weights.gru, weights.out
+    flat = (weights.state_in, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh, weights.deter_in)
+    return fused_scan.fused_scan(activation, latent, *inputs, *flat, out.weight, out.bias)
 
 
 def stepwise(
     weights: ScanWeights,
+    latent: Latent,
     action_half: Tensor,
     observation_half: Tensor,
     keep: Tensor,
@@ -89,9 +74,8 @@ def stepwise(
     deter: Tensor,
     stoch: Tensor,
     activation: str,
-    min_std: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, step after step: deterministic states, stochastic states, raw statistics, each `[T, B, ...]`."""
+    """The same, step after step, with autograd's backward pass."""
     act = ACTIVATIONS[activation]()
     deters, stochs, raws = [], [], []
     for step in range(action_half.shape[0]):
@@ -100,8 +84,7 @@ def stepwise(
         deter = weights.gru(hidden, deter)
         hidden = act(observation_half[step] + F.linear(deter, weights.deter_in))
         raw = weights.out(hidden)
-        mean, std = statistics(raw, min_std)
-        stoch = mean if noise is None else mean + std * noise[step]
+        stoch = latent.draw(raw, None if noise is None else noise[step])
         deters.append(deter)
         stochs.append(stoch)
         raws.append(raw)

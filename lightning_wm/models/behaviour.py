@@ -1,0 +1,197 @@
+"""The actor and the critics that are learned in imagination; heads on a world model's features."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from torchrl.modules import TanhNormal
+
+from lightning_wm.models.distributions import TwoHotHead
+from lightning_wm.models.networks import ACTIVATIONS, mlp
+
+DISTRIBUTIONS = ("clipped_normal", "tanh_normal")
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """The policy's network and distribution."""
+
+    units: int = 128
+    """Width of the hidden layers."""
+    layers: int = 2
+    """Hidden layers."""
+    activation: str = "silu"
+    """`elu`, `relu` or `silu`."""
+    norm: bool = True
+    """LayerNorm after each hidden layer."""
+    distribution: str = "clipped_normal"
+    """`clipped_normal`: Normal(tanh(mean), std), clipped to the bounds with the gradient passed straight through
+    (arXiv:2301.04104); `tanh_normal`: tanh of a Normal whose mean is 5 tanh(mean / 5) (arXiv:1912.01603)."""
+    min_std: float = 0.1
+    """Smallest standard deviation, before the bound."""
+    max_std: float = 1.0
+    """Largest standard deviation, before the bound."""
+
+    def __post_init__(self) -> None:
+        for name in ("units", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.actor.{name}={getattr(self, name)}: expected at least 1")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"agent.actor.activation={self.activation}: expected one of {', '.join(ACTIVATIONS)}")
+        if self.distribution not in DISTRIBUTIONS:
+            known = ", ".join(DISTRIBUTIONS)
+            raise ValueError(f"agent.actor.distribution={self.distribution}: expected one of {known}")
+        if not 0 < self.min_std < self.max_std:
+            raise ValueError(
+                f"agent.actor.min_std={self.min_std}, max_std={self.max_std}: expected 0 < min_std < max_std"
+            )
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The critics' networks and targets."""
+
+    units: int = 128
+    """Width of the hidden layers."""
+    layers: int = 2
+    """Hidden layers."""
+    activation: str = "silu"
+    """`elu`, `relu` or `silu`."""
+    norm: bool = True
+    """LayerNorm after each hidden layer."""
+    members: int = 1
+    """K: critics that are initialised differently and learn from the same targets; their mean is the value."""
+    bins: int = 101
+    """Bins of the two-hot code, even in symlog space."""
+    bin_limit: float = 8.0
+    """Outermost bins in symlog units: values within symexp of this."""
+    decay: float = 0.98
+    """Of the slow copy, an exponential moving average of the critics' weights."""
+    bootstrap: str = "slow"
+    """Whose values the lambda-returns end in: `slow` copy or `online` critics."""
+    regulariser: float = 0.0
+    """Weight of the cross-entropy to the slow copy's values (arXiv:2301.04104 uses 1 with `online`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("units", "layers", "members"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.critic.{name}={getattr(self, name)}: expected at least 1")
+        if self.bins < 3 or self.bins % 2 == 0:
+            raise ValueError(f"agent.critic.bins={self.bins}: expected an odd number of at least 3")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"agent.critic.activation={self.activation}: expected one of {', '.join(ACTIVATIONS)}")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"agent.critic.decay={self.decay}: expected a factor in [0, 1)")
+        if self.bootstrap not in ("slow", "online"):
+            raise ValueError(f"agent.critic.bootstrap={self.bootstrap}: expected slow or online")
+        if not self.regulariser >= 0:
+            raise ValueError(f"agent.critic.regulariser={self.regulariser}: expected a weight of at least 0")
+
+
+class PolicyHead(nn.Module):
+    """Features `[M, F]` to a distribution over actions `[M, A]` in [-1, 1].
+
+    Sampling takes its noise as an argument, so that the action is a
+    differentiable function of features and noise.
+
+    Args:
+        features: F.
+        action: A.
+        config: network and distribution.
+    """
+
+    def __init__(self, features: int, action: int, config: ActorConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or ActorConfig()
+        self.network = mlp(features, c.units, c.layers, 2 * action, c.activation, c.norm)
+        _shrink(self.network, 0.01)
+
+    def statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation `[M, A]` of the Normal before the bound."""
+        c = self.config
+        mean, raw = self.network(features).chunk(2, dim=-1)
+        mean = mean.tanh() if c.distribution == "clipped_normal" else 5.0 * (mean / 5.0).tanh()
+        return mean, c.min_std + (c.max_std - c.min_std) * (raw + 2.0).sigmoid()
+
+    def bound(self, raw: Tensor) -> Tensor:
+        """What a draw before the bound becomes; where it is clipped the gradient passes straight through."""
+        if self.config.distribution == "tanh_normal":
+            return raw.tanh()
+        return raw + (raw.clamp(-1.0, 1.0) - raw).detach()
+
+    def entropy(self, std: Tensor, raw: Tensor) -> Tensor:
+        """Entropy `[M]` in nats; of the tanh of a Normal the one-sample estimate at the draw `raw` `[M, A]`."""
+        nats = std.log() + 0.5 * math.log(2 * math.pi * math.e)
+        if self.config.distribution == "tanh_normal":
+            nats = nats + log_slope(raw)
+        return nats.sum(-1)
+
+    def log_prob(self, mean: Tensor, std: Tensor, raw: Tensor) -> Tensor:
+        """Log-density `[M]` of the Normal before the bound at `raw` `[M, A]`.
+
+        It differs from the bounded one's by what does not depend on the policy's weights.
+        """
+        nats = -0.5 * ((raw - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+        return nats.sum(-1)
+
+    def unbound(self, action: Tensor) -> Tensor:
+        """What before the bound gives `action` `[M, A]` in [-1, 1]."""
+        return action.clamp(-0.999, 0.999).atanh() if self.config.distribution == "tanh_normal" else action
+
+    def forward(self, features: Tensor) -> Distribution:
+        """The distribution, as planners and TorchRL take it; a sample of `clipped_normal` is not clipped yet."""
+        mean, std = self.statistics(features)
+        if self.config.distribution == "tanh_normal":
+            squashed: Distribution = TanhNormal(mean, std)
+            return squashed
+        return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+
+
+def log_slope(raw: Tensor) -> Tensor:
+    """log of tanh's derivative at `raw`, without overflow: log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x))."""
+    return 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
+
+
+class Critics(nn.Module):
+    """K two-hot critics on features `[M, F]`.
+
+    Args:
+        features: F.
+        config: networks and bins.
+    """
+
+    def __init__(self, features: int, config: CriticConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or CriticConfig()
+        self.members = nn.ModuleList()
+        for _ in range(c.members):
+            network = mlp(features, c.units, c.layers, c.bins, c.activation, c.norm)
+            _shrink(network, 0.0)
+            self.members.append(TwoHotHead(network, c.bins, c.bin_limit))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What each critic expects, `[K, M]`."""
+        return torch.stack([member(features) for member in self.members])
+
+    def loss(self, features: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`, summed over the critics."""
+        return torch.stack([member.loss(features, target) for member in self.members]).sum(0)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def follow(self, online: Critics) -> None:
+        """Move towards another's weights: w <- decay w + (1 - decay) w_online."""
+        torch._foreach_lerp_(list(self.parameters()), list(online.parameters()), 1.0 - self.config.decay)
+
+
+def _shrink(network: nn.Sequential, factor: float) -> None:
+    """Scale the last layer's weights and clear its bias: a start that has no opinion yet (arXiv:2301.04104)."""
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(factor)
+        last.bias.zero_()

@@ -1,0 +1,70 @@
+"""State vectors in units of their own spread, with statistics that grow with what is seen."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lightning_wm.models.distributions import widen
+
+STD_FLOOR = 0.05
+"""Smallest deviation that is divided by: what hardly varies is magnified 20 times at most."""
+
+
+class Normaliser(nn.Module):
+    """Mean 0 and deviation 1 per dimension, over every vector that `update` was shown.
+
+    Before the first it changes nothing. The statistics are buffers, so a resumed run goes on with them.
+
+    Args:
+        dimensions: O, length of the vectors.
+    """
+
+    count: Tensor
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(dimensions))
+        self.register_buffer("var", torch.ones(dimensions))
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor) -> None:
+        """Take in `[M, O]`; rows that are not finite do not count. Ranks take in each other's.
+
+        Merged by counts as in Chan, Golub and LeVeque (1983), Eq. 2.1: the result is that of all rows at once.
+        """
+        vectors = vectors.to(self.mean.dtype)
+        counted = vectors.isfinite().all(1)
+        rows = torch.where(counted[:, None], vectors, 0.0)
+        count = self._over_ranks(counted.sum())
+        mean = self._over_ranks(rows.sum(0)) / count.clamp_min(1)
+        squares = self._over_ranks(torch.where(counted[:, None], rows - mean, 0.0).square().sum(0))
+        total = (self.count + count).clamp_min(1).to(mean.dtype)
+        old, new = self.count / total, count / total
+        shift = mean - self.mean
+        self.var.copy_(torch.where(count > 0, old * self.var + squares / total + old * new * shift.square(), self.var))
+        self.mean.add_(new * shift)
+        self.count.add_(count)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """`[M, O]` in its own units to deviations from the mean."""
+        return (widen(vectors) - self.mean) / self.std
+
+    def invert(self, vectors: Tensor) -> Tensor:
+        """Deviations from the mean `[M, O]` to their own units."""
+        return vectors * self.std + self.mean
+
+    @property
+    def std(self) -> Tensor:
+        """`[O]`, at least `STD_FLOOR`."""
+        return self.var.sqrt().clamp_min(STD_FLOOR)
+
+    @staticmethod
+    def _over_ranks(value: Tensor) -> Tensor:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(value)
+        return value
