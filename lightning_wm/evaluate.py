@@ -18,7 +18,7 @@ class EvaluateOptions:
     """What `evaluate` is told."""
 
     run: str
-    """Run directory."""
+    """Run directory, or a model folder of `export`."""
     planner: str | None = None
     """One or more planners, comma separated; null: the run's own. `planner.<field>=` sets a field of each."""
     planner_fields: dict[str, Any] = field(default_factory=dict)
@@ -34,6 +34,8 @@ class EvaluateOptions:
     """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>."""
     video: bool = False
     """Film the first episode of each planner."""
+    inspect: int | None = None
+    """Look at this decision (from 0) of the first episode instead: inspect/NAME-PLANNER-step<N>.png and .json."""
     threads: int | None = None
     """CPU threads of torch; null leaves torch's choice."""
     plugins: list[str] = field(default_factory=list)
@@ -48,6 +50,7 @@ RANGES = {
     "environments": AtLeast(1, "at least 1", 10),
     "seed": AtLeast(0, "at least 0", 10),
     "threads": AtLeast(1, "at least 1", 10),
+    "inspect": AtLeast(0, "the number of a decision, from 0", 50),
 }
 
 
@@ -60,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     asked = configuration.options(arguments, EvaluateOptions, examples={"run": "runs/quickstart-s0"})
     _check(asked)
+    if asked.inspect is not None:
+        for path in inspected(asked, asked.inspect):
+            print(path)
+        return 0
     from lightning_wm.results import show
 
     show([result.as_json() for result in evaluate(asked)])
@@ -77,11 +84,10 @@ def _check(asked: EvaluateOptions) -> None:
         raise ConfigError(faults)
 
 
-def evaluate(asked: EvaluateOptions) -> list[Any]:
-    """Play every planner and write its file; returns the evaluations in the order asked for."""
+def _load(asked: EvaluateOptions) -> tuple[Any, list[Any], str]:
+    """The run, the settings of every planner, and what the files' names begin with."""
     import torch
 
-    from lightning_wm.experiment import environments, evaluate_planner
     from lightning_wm.loading import load_run, planner_config
 
     if asked.threads is not None:
@@ -89,8 +95,15 @@ def evaluate(asked: EvaluateOptions) -> list[Any]:
     loaded = load_run(asked.run, asked.checkpoint, asked.plugins, asked.trust)
     names = asked.planner.split(",") if asked.planner else [loaded.config.planner.name]
     planners = [planner_config(loaded, name, asked.planner_fields) for name in names]
+    return loaded, planners, asked.name or f"eval-{loaded.env_steps}-s{asked.seed}"
+
+
+def evaluate(asked: EvaluateOptions) -> list[Any]:
+    """Play every planner and write its file; returns the evaluations in the order asked for."""
+    from lightning_wm.experiment import environments, evaluate_planner
+
+    loaded, planners, stem = _load(asked)
     env = environments(loaded.config)(min(asked.environments, asked.episodes))
-    stem = asked.name or f"eval-{loaded.env_steps}-s{asked.seed}"
     results: list[Any] = []
     for planner in planners:
         result = evaluate_planner(
@@ -101,9 +114,9 @@ def evaluate(asked: EvaluateOptions) -> list[Any]:
             episodes=asked.episodes,
             seed=asked.seed,
             env_steps=loaded.env_steps,
-            checkpoint=asked.checkpoint,
+            checkpoint=loaded.checkpoint,
         )
-        result.save(loaded.run.evaluations / f"{stem}-{_unused(planner.name, results)}.json")
+        result.save(loaded.run.evaluations / f"{stem}-{_unused(planner.name, [one.planner for one in results])}.json")
         results.append(result)
     env.close()
     if asked.video:
@@ -111,10 +124,36 @@ def evaluate(asked: EvaluateOptions) -> list[Any]:
     return results
 
 
-def _unused(name: str, before: Sequence[Any]) -> str:
+def _unused(name: str, before: Sequence[str]) -> str:
     """The planner's name, with a number where it was asked for more than once."""
-    again = sum(result.planner == name for result in before)
+    again = list(before).count(name)
     return f"{name}-{again + 1}" if again else name
+
+
+def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
+    """Look at one decision of every planner; returns the files, a PNG and a JSON each."""
+    from dataclasses import asdict
+
+    from lightning_wm.experiment import environments
+    from lightning_wm.inspection import inspect
+    from lightning_wm.inspection.picture import draw
+    from lightning_wm.io import write_json
+    from lightning_wm.registry import build
+
+    loaded, planners, stem = _load(asked)
+    about = {"task": loaded.config.task.name, "env_steps": loaded.env_steps, "checkpoint": loaded.checkpoint}
+    env, files = environments(loaded.config)(1), []
+    for index, planner in enumerate(planners):
+        actor = loaded.agent.actor(build("planner", planner), seed=asked.seed)
+        seen = inspect(env, actor, getattr(loaded.agent, "model", None), asked.seed, step)
+        name = _unused(planner.name, [one.name for one in planners[:index]])
+        picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
+        draw(seen, picture, f"{planner.name} on {about['task']}, seed {asked.seed}, decision {seen.decision.number}")
+        numbers = picture.with_suffix(".json")
+        write_json(numbers, {**about, "planner": planner.name, "settings": asdict(planner), **seen.as_json()})
+        files += [picture, numbers]
+    env.close()
+    return files
 
 
 def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:

@@ -10,19 +10,22 @@ from lightning_wm.io import write_atomically
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    """The lines of a metrics.jsonl; a last line cut short by a crash is left out, and so is what fit did not write."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if isinstance(line, dict):
+            lines.append(line)
     return lines
 
 
 def series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Env steps and values of one metric."""
-    found = [(line["env_steps"], line[name]) for line in lines if line.get(name) is not None]
+    pairs: list[tuple[Any, Any]] = [(line.get("env_steps"), line.get(name)) for line in lines]
+    found = [pair for pair in pairs if all(type(value) in (int, float) for value in pair)]
     return [steps for steps, _ in found], [value for _, value in found]
 
 

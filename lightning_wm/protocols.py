@@ -111,6 +111,8 @@ class Problem:
     """Probability `[M]` that the episode goes on; None where episodes never end early."""
     value: Callable[[State], Tensor] | None = None
     """Value `[M]` of a state, for the end of the horizon; None for none."""
+    values: Callable[[State], Tensor] | None = None
+    """What each critic of an ensemble says, `[K, M]`; `value` is their mean. None without critics."""
     disagreement: Callable[[State], Tensor] | None = None
     """What an ensemble does not agree on, `[M]`; None without an ensemble."""
     policy: Callable[[State], torch.distributions.Distribution] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Evaluation:
     milliseconds: list[float] = field(default_factory=list)
     """Per decision, over the environments in the call."""
     scores: list[float] = field(default_factory=list)
-    """Score of each executed plan under the model."""
+    """Score of each executed plan under the model; fallbacks have none."""
     model_steps: float = 0.0
     sequential_calls: float = 0.0
     fallbacks: int = 0
@@ -107,7 +108,8 @@ def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
     return Evaluation(
         returns=[episode.total for episode in episodes],
         milliseconds=[value for episode in episodes for value in episode.milliseconds],
-        scores=[score for episode in episodes for _, score in episode.scores],
+        # -inf where no candidate's score was finite: those decisions are counted as fallbacks, not averaged.
+        scores=[score for episode in episodes for _, score in episode.scores if isfinite(score)],
         model_steps=episodes[0].model_steps,
         sequential_calls=episodes[0].sequential_calls,
         fallbacks=sum(episode.fallbacks for episode in episodes),
@@ -116,13 +118,23 @@ def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
 
 
 def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Mean difference of `other`'s returns to `first`'s on the same episode seeds, with its 95 % interval."""
+    """Mean difference of `other`'s returns to `first`'s on the same episode seeds, with its 95 % interval.
+
+    The interval is not-a-number with one episode.
+    """
     difference = np.asarray(other) - np.asarray(first)
     mean = float(difference.mean())
-    if len(difference) < 2 or not difference.std():
+    if len(difference) < 2:
+        return mean, float("nan"), float("nan")
+    if not difference.std():
         return mean, mean, mean
     low, high = stats.t.interval(0.95, len(difference) - 1, loc=mean, scale=stats.sem(difference))
     return mean, float(low), float(high)
+
+
+def written(mean: float, low: float, high: float) -> str:
+    """A difference and its interval, where there is one."""
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if low == low else f"{mean:+.1f}"
 
 
 def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
@@ -138,8 +150,7 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     for one in evaluations:
         cells = _cells(one)
         if len(evaluations) > 1:
-            mean, lower, upper = paired(first["returns"], one["returns"])
-            cells.insert(4, "-" if one is first else f"{mean:+.1f} ({lower:+.1f} to {upper:+.1f})")
+            cells.insert(4, "-" if one is first else written(*paired(first["returns"], one["returns"])))
         view.add_row(*cells)
     return view
 

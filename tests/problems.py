@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Normal
 
 from lightning_wm import rng
+from lightning_wm.planners.terms import TerminalValue
 from lightning_wm.protocols import Problem, Spaces, State
 
 
@@ -71,6 +73,30 @@ class LinearQuadratic:
         plan = torch.linalg.solve(curvature, -reach.T @ free @ self.start.T)  # H*A, E
         return plan.T.view(len(self.start), horizon, a)
 
+    def riccati(self) -> tuple[Tensor, Tensor]:
+        """The best gain K `[A, n]` (a = -K x) and value matrix P (-x'Px) over an endless horizon without bounds."""
+        n, a = self.control.shape
+        value, identity = torch.zeros(n, n, dtype=self.start.dtype), torch.eye(n, dtype=self.start.dtype)
+        for _ in range(500):
+            ahead = identity + value
+            weight = self.control.T @ ahead @ self.control + self.cost * torch.eye(a, dtype=value.dtype)
+            gain = torch.linalg.solve(weight, self.control.T @ ahead @ self.dynamics)
+            value = self.dynamics.T @ ahead @ (self.dynamics - self.control @ gain)
+        return gain, value
+
+    def endless(self, share: float = 1.0, std: float = 0.1) -> Problem:
+        """The problem with the value of what follows the horizon at its end, and a linear-Gaussian policy.
+
+        With `share` 1 the policy's mode is the optimum of every horizon; the policy has that share of the best gain.
+        """
+        gain, matrix = self.riccati()
+        return replace(
+            self.problem,
+            value=lambda state: -torch.einsum("mi,ij,mj->m", state["x"], matrix, state["x"]),
+            policy=lambda state: Normal(-share * state["x"] @ gain.T, std),
+            terms=(TerminalValue(),),
+        )
+
     def share(self, actions: Tensor) -> Tensor:
         """How much of the way from doing nothing to the optimum plans `[E, H, A]` go, `[E]`; 1 is the optimum."""
         nothing, optimum = self.value(torch.zeros_like(actions)), self.value(self.optimum(actions.shape[1]))
@@ -116,6 +142,16 @@ class DoubleWell:
         """`[M]`."""
         x = state["x"][:, 0]
         return (-8 * (x + 0.5).square()).exp() + 3 * (-8 * (x - 1.5).square()).exp()
+
+
+def arbitrary_policy(action: int) -> Callable[[State], Distribution]:
+    """A linear-Gaussian policy on a state's first entries that is good for nothing in particular."""
+
+    def policy(state: State) -> Distribution:
+        seen = state["x"] if "x" in state else state["stoch"]
+        return Normal(0.5 * seen[:, :action], 0.3)
+
+    return policy
 
 
 class Recurrent(nn.Module):

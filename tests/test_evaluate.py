@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import pytest
@@ -83,6 +84,47 @@ def test_what_cannot_be_evaluated_is_refused(
     assert "elites" in failed([run, "planner=cem", "planner.candidates=3", "planner.elites=5"], capsys)
     assert "config.yaml" in failed([f"run={tmp_path}"], capsys)
     assert "run" in failed([], capsys)
+
+
+def model_class(run: Path) -> type:
+    """The world model's class of a run, to break a part of it."""
+    return type(load_actor(run).model)
+
+
+def test_a_gradient_planner_on_a_model_without_gradients_names_the_part(
+    copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy()
+    cls = model_class(run)
+    reward: Any = cls.reward  # type: ignore[attr-defined]
+    monkeypatch.setattr(cls, "reward", lambda model, state: reward(model, state).detach())
+    for planner in ("grad_mpc", "cem_gd", "collocation"):
+        said = failed([f"run={run}", f"planner={planner}", "episodes=1"], capsys)
+        assert "the model's reward has no gradient" in said
+        assert "planner=cem" in said
+    assert evaluate([f"run={run}", "planner=cem", "planner.candidates=4", "planner.elites=2", "episodes=1"]) == 0
+
+
+def test_a_terminal_value_of_a_model_without_one_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failed([f"run={trained}", "planner=cem", "planner.objective.terminal_value=true"], capsys)
+    assert "has no value head" in said
+    assert "planner.objective.terminal_value=false" in said
+
+
+def test_predictions_of_nan_fall_back_are_counted_and_said_once(
+    copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 decisions of zero actions in each of two episodes, one warning."""
+    run = copy()
+    cls = model_class(run)
+    reward: Any = cls.reward  # type: ignore[attr-defined]
+    monkeypatch.setattr(cls, "reward", lambda model, state: reward(model, state) * torch.nan)
+    with pytest.warns(RuntimeWarning) as warned:
+        assert evaluate([f"run={run}", "planner=grad_mpc", "episodes=2", "environments=1", "name=nan"]) == 0
+    assert len([one for one in warned if "no candidate's score is finite" in str(one.message)]) == 1
+    content = json.loads((run / "evaluations" / "nan-grad_mpc.json").read_text())
+    assert content["fallbacks"] == 40
+    assert content["predicted_score"] is None
 
 
 def test_a_run_of_another_model_is_refused(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,19 +12,30 @@ from torch import Tensor
 from lightning_wm import registry
 from lightning_wm.planners import problem_of
 from lightning_wm.protocols import ORIGINS, Problem, State
-from tests.problems import DoubleWell, generators, linear_quadratic, recurrent
+from tests.problems import DoubleWell, arbitrary_policy, generators, linear_quadratic, recurrent
 
 PLANNERS = registry.names("planner")
 SMALL = {"horizon": 5, "iterations": 3, "candidates": 12, "elites": 4}
 every_planner = pytest.mark.parametrize("name", PLANNERS)
-with_a_model = pytest.mark.parametrize("name", [name for name in PLANNERS if name != "random"])
+SEARCHING = [name for name in PLANNERS if name not in ("random", "policy")]
+"""Planners that score plans."""
+with_a_model = pytest.mark.parametrize("name", SEARCHING)
 
 
 def build(name: str, **changes: Any) -> Any:
     """A planner with those of the changes that its Config has."""
     cls = registry.lookup("planner", name)
     known = {field.name for field in fields(cls.Config)}
+    if name == "policy" and changes.get("execute") == "best":  # there is nothing to choose from
+        changes = {**changes, "execute": "mean"}
     return cls(replace(cls.Config(), **{key: value for key, value in changes.items() if key in known}))
+
+
+def equipped(name: str, problem: Problem) -> Problem:
+    """The problem with a policy, where the planner cannot do without."""
+    if not registry.lookup("planner", name).needs_policy:
+        return problem
+    return replace(problem, policy=arbitrary_policy(problem.action))
 
 
 def having(field: str) -> list[str]:
@@ -47,7 +58,7 @@ def model() -> Any:
 @every_planner
 def test_keys_and_shapes(name: str, model: Any) -> None:
     planner = build(name, **SMALL)
-    plan = planner.plan(problem_of(model), model.initial(3), None, generators(3))
+    plan = planner.plan(equipped(name, problem_of(model)), model.initial(3), None, generators(3))
     horizon = planner.config.horizon
     count = plan["candidates"].shape[1]
     assert plan.batch_size == (3,)
@@ -79,7 +90,7 @@ def test_model_steps_are_what_the_model_saw(name: str, model: Any) -> None:
         seen["calls"] += 1
         return model.imagine(state, action, noise)
 
-    problem = replace(problem_of(model), imagine=imagine)
+    problem = equipped(name, replace(problem_of(model), imagine=imagine))
     plan = build(name, **SMALL).plan(problem, model.initial(2), None, generators(2))
     assert plan["stats", "model_steps"].sum() == seen["rows"]
     assert plan["stats", "sequential_calls"].tolist() == [seen["calls"]] * 2
@@ -88,11 +99,12 @@ def test_model_steps_are_what_the_model_saw(name: str, model: Any) -> None:
 @every_planner
 @pytest.mark.parametrize("execute", ["best", "mean", "sample"])
 def test_actions_stay_inside_the_bounds(name: str, execute: str) -> None:
-    """The reward pulls to infinity; steps and spreads are far too large."""
+    """The reward pulls to infinity, the policy lies outside; steps and spreads are far too large."""
     problem = Problem(
         action=2,
         imagine=lambda s, a, n=None: {"x": s["x"] + a},
         reward=lambda s: 1e3 * s["x"].sum(1),
+        policy=lambda s: torch.distributions.Normal(0 * s["x"] + 3.0, 10.0),
     )
     planner = build(name, **SMALL, execute=execute, init_std=10.0, step_size=50.0)
     memory = None
@@ -107,7 +119,7 @@ def test_actions_stay_inside_the_bounds(name: str, execute: str) -> None:
 @pytest.mark.parametrize("latents", ["mean", "sample"])
 def test_environments_are_independent(name: str, latents: str, model: Any) -> None:
     """Row e of a batch of three equals the row alone, over two decisions with a warm start."""
-    planner, problem = build(name, **SMALL, latents=latents), problem_of(model, continues=True)
+    planner, problem = build(name, **SMALL, latents=latents), equipped(name, problem_of(model, continues=True))
     state = model.initial(3)
     memory = None
     alone: list[Any] = [None] * 3
@@ -123,7 +135,8 @@ def test_environments_are_independent(name: str, latents: str, model: Any) -> No
 
 @every_planner
 def test_equal_generators_equal_plans_and_others_other(name: str, model: Any) -> None:
-    planner, problem, state = build(name, **SMALL), problem_of(model), model.initial(2)
+    planner = build(name, **SMALL, **({"execute": "sample"} if name == "policy" else {}))
+    problem, state = equipped(name, problem_of(model)), model.initial(2)
     first, again, other = (planner.plan(problem, state, None, generators(2, k)) for k in (0, 0, 1))
     assert torch.equal(first["candidates", "action"], again["candidates", "action"])
     assert torch.equal(first["action"], again["action"])
@@ -132,7 +145,8 @@ def test_equal_generators_equal_plans_and_others_other(name: str, model: Any) ->
 
 @every_planner
 def test_global_random_state_is_neither_read_nor_written(name: str, model: Any) -> None:
-    planner, problem, state = build(name, **SMALL, latents="sample"), problem_of(model), model.initial(2)
+    planner, state = build(name, **SMALL, latents="sample"), model.initial(2)
+    problem = equipped(name, problem_of(model))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = planner.plan(problem, state, None, generators(2))
@@ -152,7 +166,7 @@ def test_warm_start_acts(name: str) -> None:
     memory["valid"] = torch.tensor([True, True, True, False])
 
     def first(planner: Any, memory: Any) -> Tensor:
-        return planner.plan(lq.problem, lq.state, memory, generators(4))["stats", "score_first"]
+        return planner.plan(equipped(name, lq.problem), lq.state, memory, generators(4))["stats", "score_first"]
 
     cold = first(planner, None)
     assert (first(planner, memory) > cold).tolist() == [True, True, True, False]
@@ -165,7 +179,7 @@ def test_warm_start_acts(name: str) -> None:
 @pytest.mark.parametrize("replan", [1, 3])
 def test_memory_is_shifted_by_what_is_executed(name: str, replan: int, model: Any) -> None:
     planner = build(name, **SMALL, execute="best", replan=replan)
-    plan = planner.plan(problem_of(model), model.initial(2), None, generators(2))
+    plan = planner.plan(equipped(name, problem_of(model)), model.initial(2), None, generators(2))
     remembered = plan["memory"]["actions"]
     assert remembered.shape == plan["actions"].shape
     assert torch.equal(remembered[:, planner.config.horizon - replan :], torch.zeros_like(remembered[:, -replan:]))
@@ -189,7 +203,7 @@ def _holes(value: float) -> Problem:
 def test_candidates_that_are_not_finite_are_never_chosen(name: str, value: float, execute: str) -> None:
     state = {"x": torch.zeros(3, 1), "bad": torch.zeros(3, dtype=torch.bool)}
     planner = build(name, horizon=2, iterations=3, candidates=32, elites=4, execute=execute)
-    plan = planner.plan(_holes(value), state, None, generators(3))
+    plan = planner.plan(equipped(name, _holes(value)), state, None, generators(3))
     assert not plan["stats", "fallback"].any()
     assert plan["actions"].isfinite().all()
     assert (plan["actions"] <= 0.1).all()
@@ -202,13 +216,15 @@ def test_nothing_finite_falls_back_and_says_so_once(name: str, model: Any) -> No
     """Row 1 is broken, row 0 is not: only row 1 falls back, to zeros or to the policy."""
     state = model.initial(2)
     state["deter"][1] = float("nan")
-    problem = problem_of(model)
+    problem = equipped(name, problem_of(model))
     planner = build(name, **SMALL)
     with pytest.warns(RuntimeWarning, match="no candidate's score is finite in 1 of 2"):
         plan = planner.plan(problem, state, None, generators(2))
     assert plan["stats", "fallback"].tolist() == [False, True]
     assert plan["memory", "valid"].tolist() == [True, False]
-    assert plan["actions"][1].abs().max() == 0
+    expected = torch.zeros(2) if problem.policy is None else problem.policy(state).mean[1]
+    assert torch.equal(plan["action"][1], expected.to(plan["action"]))
+    assert plan["actions"][1, 1:].abs().max() == 0
     assert plan["actions"][0].abs().max() > 0
     acting = replace(problem, policy=lambda s: torch.distributions.Normal(s["stoch"][:, :2] * 0 + 0.25, 1.0))
     plan = planner.plan(acting, state, plan["memory"], generators(2, 1))  # no second warning
@@ -224,7 +240,7 @@ def test_execute_best_is_never_worse_than_the_best_start(name: str) -> None:
     """Steps so large that refining alone would make things worse."""
     planner = build(name, **SMALL, execute="best", step_size=5.0)
     lq = linear_quadratic(2, environments=6)
-    plan = planner.plan(lq.problem, lq.state, None, generators(6))
+    plan = planner.plan(equipped(name, lq.problem), lq.state, None, generators(6))
     assert (plan["stats", "score_best"] >= plan["stats", "score_first"]).all()
     assert torch.allclose(plan["stats", "score_best"], lq.value(plan["actions"]))
 
@@ -233,13 +249,13 @@ def test_execute_best_is_never_worse_than_the_best_start(name: str) -> None:
 @pytest.mark.parametrize("execute", ["best", "mean", "sample"])
 def test_score_best_is_that_of_what_is_executed(name: str, execute: str) -> None:
     lq = linear_quadratic(2, environments=3)
-    plan = build(name, **SMALL, execute=execute).plan(lq.problem, lq.state, None, generators(3))
+    plan = build(name, **SMALL, execute=execute).plan(equipped(name, lq.problem), lq.state, None, generators(3))
     assert torch.allclose(plan["stats", "score_best"], lq.value(plan["actions"]))
 
 
 @every_planner
 def test_every_gradient_mode_gives_the_same(name: str, model: Any) -> None:
-    planner, problem = build(name, **SMALL), problem_of(model)
+    planner, problem = build(name, **SMALL), equipped(name, problem_of(model))
     plans = []
     for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
         with mode():
@@ -258,7 +274,7 @@ def test_the_model_is_left_alone(name: str, model: Any) -> None:
     weights = [weight.clone() for weight in model.parameters()]
     marked = next(model.parameters())
     marked.grad = torch.ones_like(marked)
-    build(name, **SMALL).plan(problem_of(model), state, None, generators(2))
+    build(name, **SMALL).plan(equipped(name, problem_of(model)), state, None, generators(2))
     assert torch.equal(marked.grad, torch.ones_like(marked))
     marked.grad = None
     assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
@@ -269,7 +285,7 @@ def test_the_model_is_left_alone(name: str, model: Any) -> None:
 @every_planner
 def test_one_generator_per_environment(name: str, model: Any) -> None:
     with pytest.raises(ValueError, match="2 generators for 3 environments"):
-        build(name, **SMALL).plan(problem_of(model), model.initial(3), None, generators(2))
+        build(name, **SMALL).plan(equipped(name, problem_of(model)), model.initial(3), None, generators(2))
 
 
 WRONG = {

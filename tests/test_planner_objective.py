@@ -14,7 +14,7 @@ from lightning_wm.planners.cem import CEM, CEMConfig
 from lightning_wm.planners.cem_gd import CEMGD
 from lightning_wm.planners.grad_mpc import GradMPC
 from lightning_wm.planners.objective import Objective, imagine, problem_of, score
-from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue
+from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
 from lightning_wm.protocols import Problem, State
 from tests.problems import generators, recurrent
 
@@ -64,6 +64,26 @@ def test_terms_by_hand() -> None:
     assert added(Disagreement(2.0)) == pytest.approx(-2 * (2 + 0.5 * 0.5 * 1.5 + 0.25 * 0.5 * 0.375 * 2))
 
 
+def test_value_doubt_by_hand() -> None:
+    """Critics x and 3x: mean 2x, standard deviation x, u = 2 x^2 at the states 2, 1.5, 2, the last one twice."""
+    doubtful = replace(COUNT, discount=0.5, values=lambda s: torch.stack([s["x"][:, 0], 3 * s["x"][:, 0]]))
+    base = score(doubtful, START, ACTIONS)[0].item()
+    got = score(replace(doubtful, terms=(ValueDoubt(0.1),)), START, ACTIONS)[0].item()
+    assert got - base == pytest.approx(-0.1 * (8 + 0.5 * 4.5 + 0.25 * 8 + 0.125 * 8))
+    negative = replace(doubtful, values=lambda s: -torch.stack([s["x"][:, 0], 3 * s["x"][:, 0]]))
+    assert score(replace(negative, terms=(ValueDoubt(0.1),)), START, ACTIONS)[0].item() == pytest.approx(got)
+
+
+def test_value_doubt_has_a_gradient_also_where_critics_agree() -> None:
+    """The square root's slope at 0 is infinite; where nothing is in doubt nothing pulls."""
+    agreed = replace(COUNT, values=lambda s: torch.stack([s["x"][:, 0]] * 2), terms=(ValueDoubt(1.0),))
+    actions = ACTIONS.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(agreed, START, actions).sum(), actions)
+    plain = ACTIONS.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(score(COUNT, START, plain).sum(), plain)
+    assert torch.allclose(gradient, expected)
+
+
 def test_noise_enters_its_own_step() -> None:
     noise = torch.zeros(3, 2, 1)
     noise[1, 0] = 1.0  # first plan: states 2, 2.5, 3
@@ -98,9 +118,19 @@ def test_problem_of_refuses_heads_the_model_has_not() -> None:
         problem_of(recurrent(), terminal_value=True)
     with pytest.raises(UserError, match="no ensemble"):
         problem_of(recurrent(), disagreement=0.1)
+    model = recurrent()
+    advice = r"value_doubt=0\.1, but there are no critics; .* type planner\.objective\.value_doubt=0"
+    with pytest.raises(UserError, match=advice):
+        problem_of(model, value_doubt=0.1)
+    with pytest.raises(UserError, match=r"a single critic, .*agent=dreamer agent\.critic\.members=2"):
+        problem_of(model, value_doubt=0.1, values=lambda s: s["stoch"][:, :1].T)
+    assert problem_of(model, value_doubt=0.1, values=lambda s: s["stoch"][:, :2].T).terms == (ValueDoubt(0.1),)
 
 
-@pytest.mark.parametrize("wrong", [{"discount": 0.0}, {"discount": 1.1}, {"action_cost": -1.0}, {"smoothness": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"discount": 0.0}, {"discount": 1.1}, {"action_cost": -1.0}, {"smoothness": -0.1}, {"value_doubt": -1.0}],
+)
 def test_objective_refuses_by_field(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"planner\.objective\.{next(iter(wrong))}="):
         Objective(**wrong)

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_wm import registry
 from lightning_wm.planners import starts
 from lightning_wm.planners.choose import average
 from lightning_wm.planners.gaussian import fit
 from lightning_wm.planners.mppi import weights
 from tests.problems import DoubleWell, generators, linear_quadratic
-from tests.test_planner_contract import build
+from tests.test_planner_contract import SEARCHING, build, equipped
 
 CLIMB = {"execute": "best", "iterations": 100, "optimiser": "sgd", "bound": "clip", "step_size": 0.02}
 ADAM = {"execute": "best", "iterations": 200, "step_size": 0.1, "decay": 0.01, "zero": True}
@@ -29,6 +28,9 @@ BUDGETS: list[tuple[str, int, dict[str, Any], float]] = [
     ("cem_gd", 6, {"steps": 200, "decay": 0.01}, 0.95),
     ("cem_gd", 30, {"steps": 200, "decay": 0.01}, 0.95),
     ("cem", 6, {}, 0.6),
+    ("collocation", 1, {}, 0.95),
+    ("collocation", 6, {"iterations": 100, "penalty": 5.0}, 0.9),
+    ("collocation", 30, {"iterations": 100, "penalty": 5.0}, 0.9),
     ("icem", 1, {"colour": 0.5, "iterations": 10}, 0.9),
     ("mppi", 1, {"temperature": 10.0}, 0.5),
     ("random_shooting", 1, {}, 0.0),
@@ -36,14 +38,13 @@ BUDGETS: list[tuple[str, int, dict[str, Any], float]] = [
 DEFAULT: tuple[dict[str, Any], float] = ({}, 0.5)
 """The row of a planner that has none: with its own settings, half of the way at one action dimension."""
 
-ROWS = BUDGETS + [(name, 1, *DEFAULT) for name in registry.names("planner") if name not in
-                  {"random", *(row[0] for row in BUDGETS if row[1] == 1)}]  # fmt: skip
+ROWS = BUDGETS + [(name, 1, *DEFAULT) for name in SEARCHING if name not in {row[0] for row in BUDGETS if row[1] == 1}]
 
 
 @pytest.mark.parametrize(("name", "action", "settings", "share"), ROWS)
 def test_share_of_the_known_optimum(name: str, action: int, settings: dict[str, Any], share: float) -> None:
     lq = linear_quadratic(action)
-    plan = build(name, horizon=12, **settings).plan(lq.problem, lq.state, None, generators(3))
+    plan = build(name, horizon=12, **settings).plan(equipped(name, lq.problem), lq.state, None, generators(3))
     reached = lq.share(plan["actions"])
     assert (reached > share).all(), reached.tolist()
     assert (reached <= 1 + 1e-9).all()  # or the optimum is none

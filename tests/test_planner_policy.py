@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torchrl.modules import TanhNormal
 from lightning_wm.errors import UserError
 from lightning_wm.planners import problem_of
 from lightning_wm.planners.base import POLICY
+from lightning_wm.planners.compiled import _weights_fixed, use_cache
 from lightning_wm.planners.policy import draw, rollouts
 from lightning_wm.planners.search import Search
 from lightning_wm.protocols import State
@@ -60,8 +63,31 @@ def test_mppi_has_candidates_of_the_policy() -> None:
     assert plan["stats", "model_steps"].tolist() == [6 * 12 * 4 + 5 * 3] * 2
 
 
+def test_weights_are_fixed_only_while_compiled_code_runs() -> None:
+    """A compiled backward pass would compute their gradients too; afterwards they are as they were."""
+    model = recurrent()
+    model.ending.requires_grad_(False)
+    before = [weight.requires_grad for weight in model.parameters()]
+    with _weights_fixed(problem_of(model)):
+        assert not any(weight.requires_grad for weight in model.parameters())
+    assert [weight.requires_grad for weight in model.parameters()] == before
+    assert set(before) == {True, False}
+
+
+def test_compiled_code_is_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert use_cache() == os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "lightning_wm" / "inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
+    assert use_cache() == "mine"
+
+
 @pytest.mark.slow
-def test_compiled_plans_are_the_eager_ones() -> None:
+def test_compiled_plans_are_the_eager_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     model = recurrent(double=False)
     problem, state = problem_of(model), model.initial(2)
     settings = {"horizon": 3, "iterations": 2, "candidates": 4}
@@ -70,4 +96,6 @@ def test_compiled_plans_are_the_eager_ones() -> None:
     with torch.inference_mode():
         compiled = planner.plan(problem, state, None, generators(2))
     assert torch.allclose(eager["actions"], compiled["actions"], atol=1e-4)
-    assert all(weight.grad is None for weight in model.parameters())
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+    assert "compiled in" in capsys.readouterr().err
+    assert any(path.is_file() for path in tmp_path.rglob("*"))

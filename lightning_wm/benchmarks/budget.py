@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_wm import rng
-from lightning_wm.planners import problem_of
 from lightning_wm.registry import build
 
 KNOBS = ("iterations", "candidates")
@@ -92,17 +91,15 @@ def _with(config: Any, knob: str, value: int) -> Any:
     return dataclasses.replace(config, **changed)
 
 
-def plan_milliseconds(model: Any, repeats: int = 3) -> Callable[[Any], float]:
-    """Measures settings on a model: the median time of a plan for one environment, after one to warm up."""
+def plan_milliseconds(agent: Any, repeats: int = 3) -> Callable[[Any], float]:
+    """Measures settings on what an agent learned: median time of a plan for one environment, after one to warm up."""
 
     def measure(config: Any) -> float:
-        planner = build("planner", config)
-        objective = getattr(config, "objective", None)
-        problem = problem_of(model, **(dataclasses.asdict(objective) if objective is not None else {}))
+        actor = agent.actor(build("planner", config))  # with its policy and critics, where it has them
         taken = []
         for number in range(1 + repeats):
             begin = time.perf_counter()
-            planner.plan(problem, model.initial(1), None, [rng.generator(0, "planner", number)])
+            actor.planner.plan(actor.problem, actor.model.initial(1), None, [rng.generator(0, "planner", number)])
             taken.append(1e3 * (time.perf_counter() - begin))
         return statistics.median(taken[1:])
 

@@ -12,6 +12,7 @@ from lightning_wm.io import write_atomically
 def draw(played: Sequence[Played], picture: Path) -> None:
     """One line per planner over measured milliseconds, with 95 % intervals; the best at each time is outlined."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -29,6 +30,9 @@ def draw(played: Sequence[Played], picture: Path) -> None:
     )  # fmt: skip
     first = played[0].evaluation
     axis.set(xscale="log", xlabel="milliseconds per decision (median)", ylabel="return", title=first.task)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 30 rather than 3 x 10^1
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
     write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))

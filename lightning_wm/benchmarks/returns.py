@@ -18,7 +18,7 @@ from lightning_wm.experiment import environments
 from lightning_wm.loading import LoadedRun, planner_config
 from lightning_wm.play import play_many
 from lightning_wm.registry import build
-from lightning_wm.results import Evaluation, paired, summarise
+from lightning_wm.results import Evaluation, paired, summarise, written
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class Played:
     """Mean milliseconds per decision: inference, optimisation, rest."""
     budget_ms: float | None = None
 
+    @property
+    def earned(self) -> float:
+        """Mean reward of as many decisions as a plan has: what to hold the predicted score against; 0 without plans."""
+        e = self.evaluation
+        decisions = len(e.milliseconds) * int(e.settings.get("replan", 1))
+        return float(np.sum(e.returns)) / decisions * int(e.settings["horizon"]) if decisions else 0.0
+
     def as_json(self, first: Evaluation) -> dict[str, Any]:
         """A row of the JSON file; differences are paired by episode seed."""
         mean, low, high = paired(first.returns, self.evaluation.returns)
@@ -51,6 +58,7 @@ class Played:
             "budget_ms": self.budget_ms,
             **row,
             "difference": {"mean": mean, "interval95": [low, high]},
+            "earned": self.earned,
             "split_ms": self.split_ms,
         }
 
@@ -81,7 +89,7 @@ def compare(
         plans: plans that are timed to find the settings of a budget.
     """
     configs = [(one, planner_of(loaded, one)) for one in written]  # all faults before the first game
-    measure = plan_milliseconds(loaded.agent.model, plans)
+    measure = plan_milliseconds(loaded.agent, plans)
     env = environments(loaded.config)(min(games.environments, games.episodes))
     played = []
     for label, config in configs:
@@ -152,7 +160,7 @@ def table(played: Sequence[Played]) -> Table:
     games = f"{len(first.returns)} episodes from seed {first.seed}"
     view = Table(title=f"{first.task}, {first.env_steps:,} env steps, {games}")
     for column in (
-        "planner", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "ms", "p95",
+        "planner", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "earned", "ms", "p95",
         "model", "gradient", "rest", "model steps", "calls",
     ):  # fmt: skip
         view.add_column(column, justify="left" if column == "planner" else "right")
@@ -164,15 +172,15 @@ def table(played: Sequence[Played]) -> Table:
 def _cells(one: Played, first: Evaluation) -> list[str]:
     e, split = one.evaluation, one.split_ms
     low, high = e.interval95()
-    mean, lower, upper = paired(first.returns, e.returns)
     return [
         one.label,
         "-" if one.budget_ms is None else f"{one.budget_ms:g}",
         f"{e.mean:.1f}",
         f"{low:.1f} to {high:.1f}" if low == low else "-",
         f"{e.iqm:.1f}",
-        "-" if e is first else f"{mean:+.1f} ({lower:+.1f} to {upper:+.1f})",
+        "-" if e is first else written(*paired(first.returns, e.returns)),
         f"{np.mean(e.scores):.1f}" if e.scores else "-",
+        f"{one.earned:.1f}" if e.scores else "-",
         f"{e.quantile(0.5):.1f}",
         f"{e.quantile(0.95):.1f}",
         *(f"{split[name]:.1f}" for name in ("inference", "optimisation", "rest")),

@@ -11,9 +11,11 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lightning_wm.errors import UserError
 from lightning_wm.planners.objective import score
 from lightning_wm.planners.policy import mode
 from lightning_wm.planners.search import Score, Search, check_differentiable
+from lightning_wm.planners.trace import Trace
 from lightning_wm.protocols import ORIGINS, Problem, State
 
 RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
@@ -44,6 +46,10 @@ class BasePlanner:
 
     differentiates = False
     """Whether the search takes gradients through the model."""
+    needs_policy = False
+    """Whether the search starts from a policy and cannot do without."""
+    trace: Trace | None = None
+    """Looks on while the planner searches; see `lightning_wm.inspection`."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = type(self).Config() if config is None else config  # type: ignore[attr-defined]
@@ -76,12 +82,14 @@ class BasePlanner:
             own = {name: value.clone() for name, value in state.items()}
             self._check(problem, own)
             latents = getattr(self.config, "latents", "mean")
-            search = Search(problem, own, generators, self.config.horizon, latents, self.scorer(problem))
+            search = Search(problem, own, generators, self.config.horizon, latents, self.scorer(problem), self.trace)
             start = memory.clone() if memory is not None and getattr(self.config, "warm_start", False) else None
             return self._plan(search, self.search(search, start))
 
     def _check(self, problem: Problem, state: State) -> None:
         """Once per problem: a penalty's gradient, or that of `continues`, would hide that the reward has none."""
+        if self.needs_policy and problem.policy is None:
+            raise UserError(no_policy(self, "the problem has none"))
         if self.differentiates and problem is not self._checked and (problem.terms or problem.continues):
             check_differentiable(problem, state)
         self._checked = problem
@@ -131,6 +139,18 @@ class BasePlanner:
                 stacklevel=4,
             )
         return plan
+
+
+def no_policy(planner: Any, found: str) -> str:
+    """What to say of a planner that starts from a policy where there is none.
+
+    Args:
+        found: what there is instead ("this run learned none (agent=planet)").
+    """
+    return (
+        f"planner={planner.config.name} starts from a policy, but {found}; type agent=dreamer when training, "
+        "or planner=grad_mpc"
+    )
 
 
 def shift(actions: Tensor, steps: int) -> Tensor:

@@ -14,7 +14,8 @@ EXECUTE = ("best", "mean", "sample")
 def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elites: int) -> tuple[Tensor, Tensor]:
     """The plan `[E, H, A]` that is executed and its score `[E]`.
 
-    Where the mean's own score is not finite the best candidate is executed instead.
+    Where the mean's own score is not finite the best candidate is executed instead. Of equal scores the first
+    candidate's counts as the better.
 
     Args:
         candidates: `[E, N, H, A]`.
@@ -22,7 +23,9 @@ def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elit
         execute: `best`; `mean`, of the `elites` best; `sample`, one of the `elites` best, drawn uniformly.
         elites: K.
     """
-    top, index = score.topk(1 if execute == "best" else elites, dim=1)  # E, K
+    ranked, order = score.sort(dim=1, descending=True, stable=True)
+    number = 1 if execute == "best" else elites
+    top, index = ranked[:, :number], order[:, :number]  # E, K
     plans = pick(candidates, index)  # E, K, H, A
     if execute == "mean":
         return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])

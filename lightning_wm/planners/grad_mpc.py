@@ -77,7 +77,7 @@ class GradMPCConfig:
     patience: int = 0
     """Steps without a new best after which an environment's plan is final; 0 takes all iterations."""
     compile: bool = False
-    """Compile scoring with torch.compile (30 to 90 s once per shape)."""
+    """Compile the score's gradient with torch.compile: minutes once per shape, seconds where it is in the cache."""
     objective: Objective = field(default_factory=Objective)
     """What a plan is judged by."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue
+from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
 from lightning_wm.protocols import Problem, State, Term, Trajectory
 
 
@@ -35,12 +35,14 @@ class Objective:
     """Weight of the penalty on squared differences of successive actions."""
     disagreement: float = 0.0
     """Weight of the penalty on what the model's ensemble does not agree on."""
+    value_doubt: float = 0.0
+    """Weight of the penalty on what the critics do not agree on: |mean| times standard deviation of their values."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if not 0 < self.discount <= 1:
             raise ValueError(f"planner.objective.discount={self.discount}: expected a factor in (0, 1]")
-        for name in ("action_cost", "smoothness", "disagreement"):
+        for name in ("action_cost", "smoothness", "disagreement", "value_doubt"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"planner.objective.{name}={getattr(self, name)}: expected a weight of at least 0")
 
@@ -54,39 +56,47 @@ def problem_of(
     action_cost: float = 0.0,
     smoothness: float = 0.0,
     disagreement: float = 0.0,
+    value_doubt: float = 0.0,
     policy: Callable[[State], torch.distributions.Distribution] | None = None,
+    values: Callable[[State], Tensor] | None = None,
 ) -> Problem:
     """The problem of acting well in a world model; the keywords are the fields of `Objective`.
 
     Args:
         model: a `WorldModel`, with `value` and `disagreement` where it has them.
         policy: distribution over actions of a state, for candidates and as the fallback.
+        values: critics that were trained beside the model, states to `[K, M]`; without them the model's own `value`.
 
     Raises:
         UserError: a term asks for a head that the model does not have.
     """
-    if terminal_value and getattr(model, "value", None) is None:
+    value = getattr(model, "value", None) if values is None else lambda state: values(state).mean(0)
+    if terminal_value and value is None:
         raise UserError(
             f"planner.objective.terminal_value=true, but {type(model).__name__} has no value head; "
-            "train with an agent that learns a value, or type planner.objective.terminal_value=false"
+            "train with an agent that learns a value (agent=dreamer), or type planner.objective.terminal_value=false"
         )
     if disagreement and getattr(model, "disagreement", None) is None:
         raise UserError(
             f"planner.objective.disagreement={disagreement}, but {type(model).__name__} has no ensemble; "
             "type planner.objective.disagreement=0"
         )
+    if value_doubt:
+        _check_critics(model, values, value_doubt)
     terms: list[tuple[float, Term]] = [
         (float(terminal_value), TerminalValue()),
         (action_cost, ActionCost(action_cost)),
         (smoothness, Smoothness(smoothness)),
         (disagreement, Disagreement(disagreement)),
+        (value_doubt, ValueDoubt(value_doubt)),
     ]
     return Problem(
         action=model.spaces.action,
         imagine=model.imagine,
         reward=model.reward,
         continues=model.continues if continues else None,
-        value=getattr(model, "value", None),
+        value=value,
+        values=values,
         disagreement=getattr(model, "disagreement", None),
         policy=policy,
         noise=model.noise,
@@ -94,6 +104,20 @@ def problem_of(
         discount=discount,
         terms=tuple(term for weight, term in terms if weight),
     )
+
+
+def _check_critics(model: Any, values: Callable[[State], Tensor] | None, weight: float) -> None:
+    """Critics that can disagree are at least two; how many there are only their answer says."""
+    count = 0
+    if values is not None:
+        with torch.no_grad():
+            count = len(values(model.initial(1)))
+    if count < 2:
+        found = "are no critics" if count == 0 else "is a single critic, which cannot disagree with itself"
+        raise UserError(
+            f"planner.objective.value_doubt={weight:g}, but there {found}; train with an agent that learns several "
+            "(agent=dreamer agent.critic.members=2), or type planner.objective.value_doubt=0"
+        )
 
 
 def unroll_of(model: Any) -> Any:

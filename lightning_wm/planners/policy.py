@@ -12,14 +12,27 @@ from lightning_wm.planners.search import Search
 
 
 def mode(distribution: Distribution) -> Tensor:
-    """What a distribution does without noise: TorchRL's `deterministic_sample`, else the mode, else the mean."""
+    """What a distribution does without noise: TorchRL's `deterministic_sample`, else the mode, else the mean.
+
+    Under transforms it is the transformed mode of what is inside (tanh of a Normal's mean), which needs no search.
+    """
     sample: Tensor | None = getattr(distribution, "deterministic_sample", None)
     if sample is not None:
         return sample
+    if isinstance(distribution, Independent):
+        return mode(distribution.base_dist)
+    if isinstance(distribution, TransformedDistribution):
+        return _transformed(distribution, mode(distribution.base_dist))
     try:
         return distribution.mode
     except NotImplementedError:
         return distribution.mean
+
+
+def _transformed(distribution: TransformedDistribution, value: Tensor) -> Tensor:
+    for transform in distribution.transforms:
+        value = transform(value)
+    return value
 
 
 def draw(distribution: Distribution, noise: Tensor) -> Tensor:
@@ -33,23 +46,21 @@ def draw(distribution: Distribution, noise: Tensor) -> Tensor:
     if isinstance(distribution, Independent):
         return draw(distribution.base_dist, noise)
     if isinstance(distribution, TransformedDistribution):
-        sample = draw(distribution.base_dist, noise)
-        for transform in distribution.transforms:
-            sample = transform(sample)
-        return sample
+        return _transformed(distribution, draw(distribution.base_dist, noise))
     raise UserError(
         f"a planner cannot draw from the policy's {type(distribution).__name__}: expected a Normal, "
         "bare, inside Independent or transformed (TanhNormal)"
     )
 
 
-def rollouts(search: Search, number: int) -> Tensor:
-    """Plans `[E, N, H, A]` of the policy: the first follows its mode, the others its samples.
+def rollouts(search: Search, number: int, modes: int = 1) -> Tensor:
+    """Plans `[E, N, H, A]` of the policy: the first `modes` follow its mode, the others its samples.
 
-    Uses H-1 imagined steps of N candidates.
+    Uses H-1 imagined steps of N candidates. What the policy answers that is not finite becomes 0.
 
     Args:
         number: N.
+        modes: 0 or 1; further ones would equal the first.
     """
     problem, horizon = search.problem, search.horizon
     assert problem.policy is not None
@@ -60,7 +71,8 @@ def rollouts(search: Search, number: int) -> Tensor:
     for step in range(horizon):
         distribution = problem.policy(state)
         action = draw(distribution, noise[:, step].flatten(0, 1)).reshape(-1, *size[1:]).clone()  # E, N, A
-        action[:, 0] = mode(distribution).reshape(-1, *size[1:])[:, 0]
+        if modes:
+            action[:, :modes] = mode(distribution).reshape(-1, *size[1:])[:, :modes]
         actions.append(torch.where(action.isfinite(), action, 0.0).clamp(-1, 1))
         if step < horizon - 1:
             state = search.imagine(state, actions[-1].flatten(0, 1), None if latent is None else latent[step])

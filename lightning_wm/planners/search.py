@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.objective import score
-from lightning_wm.planners.terms import TerminalValue
+from lightning_wm.planners.objective import imagine, score
+from lightning_wm.planners.terms import TerminalValue, ValueDoubt
+from lightning_wm.planners.trace import Trace
 from lightning_wm.protocols import Problem, State
 
 Score = Callable[[Problem, State, Tensor, Tensor | None], Tensor]
@@ -31,6 +33,7 @@ class Search:
         horizon: int,
         latents: str = "mean",
         score: Score = score,
+        trace: Trace | None = None,
     ) -> None:
         """
         Args:
@@ -40,6 +43,7 @@ class Search:
             latents: `mean` follows the prior's mode; `sample` draws the noise of the stochastic state once,
                 shared by an environment's candidates, so that scores can be compared and differentiated.
             score: the objective, as in `objective.score`.
+            trace: looks on; None for nobody.
         """
         self.problem, self.state, self.generators, self.horizon = problem, state, generators, horizon
         self.like = next(value for value in state.values() if value.is_floating_point())
@@ -48,9 +52,17 @@ class Search:
             raise ValueError(f"{len(generators)} generators for {self.environments} environments: expected one each")
         self.model_steps = 0
         self.sequential_calls = 0
-        self._score = score
+        self._score, self._trace = score, trace
         self._noise = self._draw() if latents == "sample" else None  # H, E, ...
         self._spread: dict[int, tuple[State, Tensor | None]] = {}
+        if trace is not None:
+            trace.begin(self)
+
+    def probe(self) -> Search:
+        """The same states and noise for questions afterwards: unseen by the trace, uncompiled, counted apart."""
+        other = copy(self)
+        other._score, other._trace = score, None
+        return other
 
     def _draw(self) -> Tensor | None:
         if self.problem.noise is None:
@@ -72,17 +84,33 @@ class Search:
         self.sequential_calls += 1
         return self.problem.imagine(state, action, noise)
 
-    def _evaluate(self, actions: Tensor) -> Tensor:
-        environments, candidates, horizon, _ = actions.shape
+    def unroll(self, actions: Tensor) -> State:
+        """The states after each action of candidates `[E, N, H, A]`, every tensor `[H, E*N, ...]`; counted."""
+        state, noise = self._begin(actions)
+        with torch.no_grad():
+            return imagine(self.problem, state, actions.flatten(0, 1), noise)
+
+    def _begin(self, actions: Tensor) -> tuple[State, Tensor | None]:
+        """Count an unroll of candidates `[E, N, H, A]`; where it starts, and its noise."""
+        _, candidates, horizon, _ = actions.shape
         self.model_steps += candidates * horizon
         self.sequential_calls += horizon
-        state, noise = self.rows(candidates)
+        return self.rows(candidates)
+
+    def _evaluate(self, actions: Tensor) -> Tensor:
+        environments, candidates = actions.shape[:2]
+        state, noise = self._begin(actions)
         return self._score(self.problem, state, actions.flatten(0, 1), noise).view(environments, candidates)
 
     def score(self, actions: Tensor) -> Tensor:
         """What candidates `[E, N, H, A]` are worth, `[E, N]`; -inf where the model's answer is not finite."""
         with torch.no_grad():
-            return finite(self._evaluate(actions))
+            return self._seen(actions, finite(self._evaluate(actions)))
+
+    def _seen(self, actions: Tensor, values: Tensor, climbed: bool = False) -> Tensor:
+        if self._trace is not None:
+            self._trace.add(actions, values, climbed)
+        return values
 
     def gradient(self, free: Tensor, bound: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The actions `bound(free)`, their scores `[E, N]` and the gradient `[E, N, H, A]` with respect to `free`.
@@ -103,7 +131,8 @@ class Search:
         if gradient is None:
             check_differentiable(self.problem, self.state)
             raise UserError(f"the score has no gradient with respect to the actions; {_USE_ANOTHER}")
-        return actions.detach(), finite(values.detach()), torch.where(gradient.isfinite(), gradient, 0.0)
+        actions, score = actions.detach(), finite(values.detach())
+        return actions, self._seen(actions, score, climbed=True), torch.where(gradient.isfinite(), gradient, 0.0)
 
 
 _USE_ANOTHER = "a planner without gradients works on it: type planner=cem"
@@ -131,7 +160,7 @@ def check_differentiable(problem: Problem, state: State) -> None:
         if not _depends([value for value in after.values() if value.is_floating_point()], [action]):
             raise UserError(f"the model's imagine has no gradient with respect to the action; {_USE_ANOTHER}")
         floating = {name: value.detach().requires_grad_() for name, value in after.items() if value.is_floating_point()}
-        valued = any(isinstance(term, TerminalValue) for term in problem.terms)
+        valued = any(isinstance(term, TerminalValue | ValueDoubt) for term in problem.terms)
         for name, head in (("reward", problem.reward), ("value", problem.value if valued else None)):
             if head is not None and not _depends([head({**after, **floating})], list(floating.values())):
                 raise UserError(f"the model's {name} has no gradient with respect to the state; {_USE_ANOTHER}")

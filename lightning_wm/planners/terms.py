@@ -25,6 +25,26 @@ class TerminalValue:
 
 
 @dataclass(frozen=True)
+class ValueDoubt:
+    """Penalty on what the critics do not agree on: u = |mean| * std over them, of every state, the last one twice.
+
+    The lambda u of Dream-MPC's score (arXiv:2605.04568), whose u = mean * std would reward doubt where values are
+    negative; the critics' standard deviation is the population's.
+    """
+
+    weight: float
+
+    def __call__(self, problem: Problem, trajectory: Trajectory) -> Tensor:
+        """Score `[M]`: u of the state after step k weighs discount^k, as its reward does; the last one's as a value."""
+        assert problem.values is not None  # problem_of refuses it with a message
+        values = problem.values(trajectory.flat())  # K, H*M
+        doubt = values.mean(0).abs() * values.std(0, correction=0)
+        doubt = doubt.view(trajectory.actions.shape[1], -1)  # H, M
+        weights = trajectory.weights
+        return -self.weight * ((weights[:-1] * doubt).sum(0) + weights[-1] * doubt[-1])
+
+
+@dataclass(frozen=True)
 class ActionCost:
     """Penalty on effort: the sum over steps of the actions' squared length."""
 

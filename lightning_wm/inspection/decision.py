@@ -1,0 +1,94 @@
+"""Getting to a decision, with the planner being watched there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from lightning_wm.errors import UserError
+from lightning_wm.planners.base import BasePlanner
+from lightning_wm.planners.search import Search
+from lightning_wm.planners.trace import Scored, Trace
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of one environment."""
+
+    seed: int
+    """Of the episode."""
+    number: int
+    """Of the decision, from 0."""
+    seen: TensorDictBase
+    """What the environment showed, batch `[1]`."""
+    plan: Tensor
+    """What is executed, `[H, A]`."""
+    score: float
+    """Of the plan, under the model; -inf where no candidate's was finite."""
+    scored: list[Scored]
+    """Every scoring of the search, in order, E = 1."""
+    search: Search
+    """For further questions about the same state and noise."""
+
+    def start(self) -> Tensor:
+        """The best plan of the first scoring, `[H, A]`; the executed one where nothing was scored."""
+        if not self.scored:
+            return self.plan
+        first = self.scored[0]
+        return first.actions[0, int(first.score[0].argmax())]
+
+    def as_json(self) -> dict[str, Any]:
+        """The search in numbers."""
+        return {
+            "seed": self.seed,
+            "decision": self.number,
+            "plan": self.plan.tolist(),
+            "score": plain(self.score),
+            "scores": [[plain(value) for value in one.score[0].tolist()] for one in self.scored],
+        }
+
+
+def plain(value: float) -> float | None:
+    """A finite number, or None."""
+    return value if abs(value) < float("inf") else None
+
+
+def reach(env: EnvBase, actor: Any, seed: int, step: int) -> Decision:
+    """Play the episode of a seed up to a decision and make it.
+
+    Raises:
+        UserError: the episode ends before, or nothing is planned in it.
+    """
+    planner = getattr(actor, "planner", None)
+    if not isinstance(planner, BasePlanner):
+        raise UserError(
+            f"inspect={step}: there is nothing to see where no planner of lightning_wm searches; type planner=grad_mpc"
+        )
+    number = step - step % int(getattr(planner.config, "replan", 1))
+    seen = _play(env, actor, seed, number)
+    planner.trace = trace = Trace()
+    actor.act(seen)
+    planner.trace = None
+    assert trace.search is not None
+    executed, score = actor.plan["actions"][0], float(actor.plan["stats", "score_best"][0])
+    return Decision(seed, number, seen, executed, score, trace.scored, trace.search.probe())
+
+
+def _play(env: EnvBase, actor: Any, seed: int, step: int) -> TensorDictBase:
+    seen: TensorDictBase = env.reset(seeds=[seed])
+    actor.reset()
+    actor.episode = 0
+    for decision in range(step):
+        seen["action"] = actor.act(seen).to("cpu", torch.float32)
+        seen = env.step(seen)["next"].exclude("reward")
+        if bool(seen["done"].any()):
+            raise UserError(
+                f"inspect={step}: the episode of seed {seed} ends after {decision + 1} decisions; "
+                f"expected 0 to {decision}; type e.g. inspect={decision // 2}"
+            )
+    return seen

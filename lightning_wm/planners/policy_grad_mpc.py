@@ -1,0 +1,169 @@
+"""Policy+Grad-MPC: gradient ascent on imagined plans that start from a learned policy (arXiv:2312.17227, Sec. 3.2).
+
+    a^j_{1:H} = policy's rollout in imagination | previous plan, moved on | N(0, std^2)      by the shares of `mix`
+    a^j <- a^j + step * grad_a [score(s, a^j) + discount^H value(s_H)]                       I times
+    execute the first action of argmax_j score, of two that are equal the policy's
+
+Deviations: docs/planners/policy_grad_mpc.md lists them; `planner=dream_mpc` is Dream-MPC (arXiv:2605.04568) as settings
+of this planner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from lightning_wm.planners import starts
+from lightning_wm.planners.ascent import BOUNDS, OPTIMISERS, Ascent, ascend
+from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
+from lightning_wm.planners.choose import EXECUTE, choose
+from lightning_wm.planners.mix import Mix
+from lightning_wm.planners.objective import Objective
+from lightning_wm.planners.policy import rollouts
+from lightning_wm.planners.search import Search
+from lightning_wm.registry import register
+
+
+@dataclass(frozen=True)
+class PolicyGradMPCConfig:
+    """Gradient ascent on plans that start from a policy."""
+
+    name: str = "policy_grad_mpc"
+    """The planner's name."""
+    horizon: int = 12
+    """H: agent steps that are imagined; the value stands for what follows."""
+    iterations: int = 5
+    """Gradient steps."""
+    candidates: int = 8
+    """N: action sequences that are improved side by side."""
+    mix: Mix = field(default_factory=Mix)
+    """Where the candidates come from."""
+    elites: int | None = None
+    """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
+    execute: str = "best"
+    """`best` candidate, `mean` of the elites or `sample`, one of the elites."""
+    replan: int = 1
+    """Decisions that a plan serves; 1 plans at every decision."""
+    warm_start: bool = True
+    """Use the previous plan; without it, the candidates of `mix.previous` are random."""
+    reuse: float = 0.0
+    """Share of the previous plan in every start from the policy (Dream-MPC's rho); 0 leaves the policy's."""
+    policy_std: float = 0.0
+    """Standard deviation of noise added to the policy's candidates, the first one excepted."""
+    init_std: float = 0.5
+    """Standard deviation of the random candidates, before the bound."""
+    colour: float = 0.0
+    """Exponent b of the random candidates' spectrum 1/f^b: 0 white, 1 pink, 2 red (smooth)."""
+    latents: str = "mean"
+    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
+    step_size: float = 0.1
+    """Of the first gradient step."""
+    decay: float = 0.1
+    """The last step's size as a share of the first's: a good start bears small steps only."""
+    optimiser: str = "sgd"
+    """`adam` or `sgd`."""
+    momentum: float = 0.0
+    """Of `sgd`."""
+    bound: str = "clip"
+    """How actions stay in [-1, 1]: `clip` (projection) or `tanh`."""
+    normalise: bool = True
+    """Divide each candidate's gradient by its root mean square: `step_size` is then what an action moves by."""
+    clip_norm: float = 0.0
+    """Largest norm of a candidate's gradient; 0 leaves it."""
+    objective: Objective = field(default_factory=lambda: Objective(discount=0.99, terminal_value=True))
+    """What a plan is judged by."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_shared(self)
+        check_choice("execute", self.execute, EXECUTE)
+        check_choice("latents", self.latents, ("mean", "sample"))
+        check_choice("optimiser", self.optimiser, OPTIMISERS)
+        check_choice("bound", self.bound, BOUNDS)
+        check_positive(self, "init_std", "step_size", "decay")
+        check_range(self, colour=0, momentum=0, clip_norm=0, policy_std=0, reuse=0)
+        if self.reuse > 1:
+            raise ValueError(f"planner.reuse={self.reuse}: expected a share between 0 and 1")
+
+
+@register("planner", "policy_grad_mpc")
+class PolicyGradMPC(BasePlanner):
+    """Policy+Grad-MPC, Sec. 3.2 of arXiv:2312.17227; `PolicyGradMPCConfig` has its settings."""
+
+    Config = PolicyGradMPCConfig
+    config: PolicyGradMPCConfig
+    differentiates = True
+    needs_policy = True
+
+    def __init__(self, config: PolicyGradMPCConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs_policy = self.config.mix.policy > 0
+
+    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+        """Draw candidates, climb, choose."""
+        c = self.config
+        begun, origin = self.starts(search, memory)
+        candidates, score, first = self.climb(search, begun)
+        elites = c.elites if c.elites is not None else -(-c.candidates // 3)
+        plan, plan_score = choose(search, candidates, score, c.execute, elites)
+        return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+
+    def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
+        """Candidates `[E, N, H, A]` before the first step and their origins `[E, N]`: the policy's come first."""
+        c = self.config
+        guided, remembered, drawn = c.mix.counts(c.candidates)
+        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
+        previous, warm = valid_rows(memory, "actions", zeros)
+        parts: list[Tensor] = []
+        origin = torch.full((search.environments, c.candidates), RANDOM, device=zeros.device)
+        origin[:, :guided] = POLICY
+        origin[:, guided : guided + remembered] = torch.where(warm, PREVIOUS, RANDOM)[:, None]
+        if guided:
+            parts.append(self.guided(search, guided, previous, warm))
+        if remembered + drawn:
+            parts.append(self.drawn(search, remembered, drawn, previous, warm))
+        return torch.cat(parts, 1), origin
+
+    def guided(self, search: Search, number: int, previous: Tensor, warm: Tensor) -> Tensor:
+        """Rollouts of the policy `[E, P, H, A]`, the first its mode's, drawn towards the previous plan by `reuse`."""
+        c = self.config
+        plans = rollouts(search, number)
+        if c.policy_std and number > 1:
+            noise = starts.noise(number - 1, c.horizon, search.problem.action, search.generators, search.like)
+            plans = torch.cat([plans[:, :1], plans[:, 1:] + c.policy_std * noise], 1)
+        if c.reuse:
+            share = warm.to(plans)[:, None, None, None] * c.reuse
+            planned = torch.arange(c.horizon, device=plans.device) < c.horizon - c.replan  # what follows was never
+            plans = plans.lerp(previous[:, None].expand_as(plans), share * planned[:, None])
+        return plans.clamp(-1, 1)
+
+    def drawn(self, search: Search, remembered: int, number: int, previous: Tensor, warm: Tensor) -> Tensor:
+        """Noise around the previous plan, then around zero `[E, R + N, H, A]`; the first is the previous plan itself.
+
+        Rows without a previous plan have noise around zero in all of them.
+        """
+        c, total = self.config, remembered + number
+        noise = starts.noise(total, c.horizon, search.problem.action, search.generators, search.like, c.colour)
+        plans = c.init_std * noise
+        plans[:, :remembered] += previous[:, None]  # zeros in rows that are not warm
+        if remembered:
+            plans[:, 0] = torch.where(warm[:, None, None], previous, plans[:, 0])
+        return plans.clamp(-1, 1)
+
+    def climb(self, search: Search, begun: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Improved candidates `[E, N, H, A]`, their scores and those of their starts `[E, N]`; no candidate ends worse.
+
+        Under `tanh` the ascent moves actions at the bound a little inwards, so the starts are scored as they are too.
+        """
+        c = self.config
+        how = Ascent(c.iterations, c.step_size, c.decay, c.optimiser, c.momentum, c.bound, c.normalise, c.clip_norm)
+        candidates, score, first = ascend(search, begun, how)
+        if c.bound == "clip":
+            return candidates, score, first
+        first = search.score(begun)
+        kept = first >= score
+        return torch.where(kept[:, :, None, None], begun, candidates), torch.where(kept, first, score), first
