@@ -35,6 +35,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(reuse_venv=True)
+def resume(session: nox.Session) -> None:
+    """Kill and stop runs at every kind of moment, and compare them with runs that nobody stopped (an hour)."""
+    install(session, "-e", ".[test,gym]")
+    files = ("tests/test_resume.py", "tests/test_resume_damage.py", "tests/test_signals.py")
+    session.run("pytest", "--timeout=7200", *files, *session.posargs, env={**settings(), "RESUME": "all"})
+
+
+@nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Check style (ruff) and spelling (codespell)."""
     install(session, "ruff", "codespell")

@@ -11,8 +11,8 @@ import torch
 
 from lightning_wm.callbacks.video import film
 from lightning_wm.errors import LightningWMError
+from lightning_wm.evaluation_file import read_evaluation
 from lightning_wm.experiment import Experiment, evaluate_planner, load_weights
-from lightning_wm.io import read_json
 from lightning_wm.plots import learning_curve
 from lightning_wm.registry import build
 from lightning_wm.results import show
@@ -44,7 +44,7 @@ def _stored(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any
     """The final evaluation, where it has been made with these settings."""
     if not path.exists():
         return None
-    settings, content = experiment.config.evaluation, read_json(path)
+    settings, content = experiment.config.evaluation, read_evaluation(path)
     asked = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
     found = tuple(content.get(name) for name in ("env_steps", "seed", "episodes", "settings"))
     return dict(content) if found == asked else None

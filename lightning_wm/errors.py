@@ -5,7 +5,9 @@ A message says what happened, what was expected and what to type.
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +18,8 @@ class LightningWMError(Exception):
     """Base of every error that a command reports without a traceback."""
 
     exit_code = 1
+    everywhere = False
+    """Whether every rank ends with it, so that rank 0 says it for all."""
 
 
 class UserError(LightningWMError):
@@ -50,6 +54,36 @@ class DiskError(LightningWMError):
     exit_code = 5
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or the one that caused it, is of a full disk or a full quota."""
+    cause = error.__cause__ if isinstance(error, DiskError) else error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+class Interrupted(BaseException):
+    """A signal ends the command (exit 130 after Ctrl-C, else 143), after saving what could be saved.
+
+    No `Exception`, as KeyboardInterrupt is none: what recovers from errors must not swallow it.
+
+    Args:
+        received: the signal's number.
+    """
+
+    def __init__(self, received: int) -> None:
+        self.signal = signal.Signals(received)
+        super().__init__(self.signal.name)
+
+    @property
+    def exit_code(self) -> int:
+        """130 for SIGINT; SLURM's SIGUSR1 counts as SIGTERM, 143."""
+        return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: messages quote files that may come from anybody."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
 Main = Callable[[Sequence[str] | None], int]
 
 
@@ -65,12 +99,23 @@ def exits(main: Main) -> Main:
         except LightningWMError as error:
             if debug:
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             return error.exit_code
         except BrokenPipeError:
             # Whoever read standard output has gone; what is still buffered has no reader.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:  # of a library's file: figures, TensorBoard
+            if not is_full(error):
+                raise
+            if debug:
+                traceback.print_exc()
+            where = error.filename or "a file"
+            print(f"error: {where} could not be written: {error.strerror}; free some space", file=sys.stderr)
+            return DiskError.exit_code
+        except Interrupted as error:
+            print(f"interrupted by {error.signal.name}; the same command goes on", file=sys.stderr)
+            return error.exit_code
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

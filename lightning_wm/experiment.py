@@ -6,12 +6,13 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
 from torchrl.envs import EnvBase
 
@@ -23,13 +24,20 @@ from lightning_wm.callbacks.progress import RunProgress
 from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.config import Config
 from lightning_wm.data.datamodule import ReplayDataModule
+from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import make_env, spaces
 from lightning_wm.errors import UserError
+from lightning_wm.failures import Failures
 from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint
 from lightning_wm.play import play_many
 from lightning_wm.protocols import Actor, Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.results import Evaluation, summarise
+from lightning_wm.signals import Signals, instead_of_lightnings
+from lightning_wm.weights import put_weights
+
+EPISODE = 1000
+"""Env steps of a long episode, where the configuration sets no limit."""
 
 
 def quiet() -> None:
@@ -40,6 +48,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Updates are counted over all turns, so a turn shorter than the interval between two lines is nothing odd.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # Callbacks may change when a run goes on.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
 
 
 @dataclass
@@ -68,8 +78,13 @@ def environments(config: Config) -> Callable[[int], EnvBase]:
     return lambda count: make_env(config.task, config.observation, count)
 
 
-def build_experiment(config: Config, run: RunDirectory) -> Experiment:
+def build_experiment(config: Config, run: RunDirectory, signals: Signals | None = None) -> Experiment:
     """Assemble a run.
+
+    Args:
+        config: of it.
+        run: where its files go.
+        signals: what ends it; None for nothing.
 
     Raises:
         UserError: more devices than the machine has, an unknown task, pixels without GL.
@@ -85,9 +100,12 @@ def build_experiment(config: Config, run: RunDirectory) -> Experiment:
     if config.trainer.compile:
         _compile(agent)
     updates = config.trainer.updates_per_turn
-    data = ReplayDataModule(config.replay, spaces(env), run.path / "replay", config.seed, updates)
+    folder, slack = run.path / "replay", _slack(config)
+    data = ReplayDataModule(config.replay, spaces(env), folder, config.seed, updates, slack=slack)
     planner = build("planner", config.planner)
-    rollout = Rollout(env, planner, config.rollout, config.env_steps, config.seed, config.trainer.pretrain_updates)
+    collector = _collector(config)
+    pretrain = config.trainer.pretrain_updates
+    rollout = Rollout(env, collector, config.rollout, config.env_steps, config.seed, pretrain, signals)
     judged = min(config.evaluation.environments, config.evaluation.episodes)
     evaluate = Evaluate(lambda: make(max(1, judged)), rollout, planner, config.evaluation)
     extra = [_callback(name, fields) for name, fields in config.callbacks.items()]
@@ -97,6 +115,27 @@ def build_experiment(config: Config, run: RunDirectory) -> Experiment:
         callbacks.append(RunProgress(rollout))
     trainer = _trainer(config, run, callbacks, _loggers(config, run, rollout))
     return Experiment(config, run, trainer, agent, data, rollout, make)
+
+
+def _slack(config: Config) -> int:
+    """Transitions kept beyond replay's capacity: three turns, which is what the older of two checkpoints needs."""
+    rollout = config.rollout
+    longest = config.task.max_decisions or EPISODE // config.task.action_repeat
+    steps = rollout.env_steps // config.task.action_repeat // config.trainer.devices
+    return max(default_slack(config.replay.capacity), 3 * (steps + rollout.environments * (longest + 1)))
+
+
+def _collector(config: Config) -> Any:
+    """The planner that collects: the one that is judged, or one that executes its plans otherwise."""
+    settings, execute = config.planner, config.rollout.execute
+    if execute is None:
+        return build("planner", settings)
+    if not hasattr(settings, "execute"):
+        raise UserError(f"rollout.execute={execute}: planner {settings.name} has no execute; type rollout.execute=null")
+    try:
+        return build("planner", replace(settings, execute=execute))
+    except ValueError as error:
+        raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error
 
 
 def _compile(agent: Any) -> None:
@@ -124,7 +163,7 @@ def _trainer(
     config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> pl.Trainer:
     turns = max(1, (config.evaluation.every or 10_000) // config.rollout.env_steps)
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
         strategy=config.trainer.strategy,
@@ -139,9 +178,17 @@ def _trainer(
         enable_progress_bar=config.logging.progress,
         enable_model_summary=False,
         enable_checkpointing=True,
-        plugins=[AtomicCheckpointIO()],
+        plugins=_plugins(run),
         default_root_dir=str(run.path),
     )
+    instead_of_lightnings(trainer)
+    return trainer
+
+
+def _plugins(run: RunDirectory) -> list[Any]:
+    """Our checkpoints and, in a SLURM job, Lightning's knowledge of it without its way of saving and requeueing."""
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [AtomicCheckpointIO(), *slurm]
 
 
 def check_devices(config: Config) -> None:
@@ -169,12 +216,7 @@ def load_weights(agent: Any, path: Path) -> dict[str, Any]:
         UserError: the file is damaged, foreign or of another model.
     """
     checkpoint = load_checkpoint(path)
-    try:
-        agent.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path} does not fit the run's config.yaml ({first}); expected the model it was saved with"
-                        ) from error
+    put_weights(agent, checkpoint["state_dict"], path)
     added: dict[str, Any] = checkpoint["lightning_wm"]
     return added
 
@@ -193,7 +235,8 @@ def evaluate_planner(
 ) -> Evaluation:
     """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up."""
     actor: Actor = agent.actor(build("planner", planner_config), seed=seed)
-    played = play_many(env, actor, range(seed, seed + episodes), on_decision)
+    failures = Failures(config.rollout.failures, config.rollout.failure_window)
+    played = play_many(env, actor, range(seed, seed + episodes), on_decision, failures)
     return summarise(
         played,
         task=config.task.name,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_wm import config as configuration
-from lightning_wm.errors import UserError, exits
+from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
 
 if TYPE_CHECKING:
     from lightning_wm.experiment import Experiment
     from lightning_wm.io import RunDirectory
+    from lightning_wm.signals import Signals
 
 
 @exits
@@ -39,38 +41,81 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _fit(loaded, arguments)
 
 
+RANK = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Variables that tell the processes of one run apart before they know of each other."""
+
+
 def _first_rank() -> bool:
-    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return all(int(os.environ.get(name, "0")) == 0 for name in RANK)
+
+
+def _lock_name(owner: bool) -> str:
+    """The directory's lock for rank 0; others have one each, so that two processes never write the same replay."""
+    return "lock" if owner else "lock-" + "-".join(os.environ.get(name, "0") for name in RANK)
 
 
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
-    from lightning_wm.experiment import build_experiment, quiet
+    from lightning_wm import slurm
+    from lightning_wm.disk import may_drop
+    from lightning_wm.experiment import quiet
     from lightning_wm.io import RunDirectory
+    from lightning_wm.signals import Signals
+    from lightning_wm.untrusted import check_folder
 
     quiet()
     run = RunDirectory(configuration.run_directory(loaded))
     owner = _first_rank()
     if owner:
-        run.lock()
+        check_folder(run.path)  # before anything in it is written
+    run.lock(_lock_name(owner))
+    signals = Signals()
     try:
-        checkpoint = _prepare(run, loaded) if owner else _newest(run)
-        experiment = build_experiment(loaded.config, run)
-        if owner and not run.exists():
-            run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
-        if checkpoint is None or not _complete(checkpoint, loaded.config.env_steps):
-            _train(experiment, checkpoint)
-        return _finish(experiment) if experiment.trainer.is_global_zero else 0
+        with signals.listening(), may_drop(run.videos):
+            return _go(loaded, arguments, run, signals, owner)
+    except LightningWMError as error:
+        if not owner and error.everywhere:
+            return 0  # as below
+        raise
+    except Interrupted as error:
+        if not owner:
+            return 0  # Lightning kills rank 0, perhaps in the middle of its last words, where another rank fails
+        if error.signal != signal.SIGINT:
+            slurm.requeue()
+        raise
     finally:
         run.unlock()
 
 
+def _go(
+    loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, owner: bool
+) -> int:
+    from lightning_wm.experiment import build_experiment
+
+    checkpoint = _prepare(run, loaded) if owner else _newest(run)
+    experiment = build_experiment(loaded.config, run, signals)
+    if owner and not run.exists():
+        run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
+    if checkpoint is None or not _complete(checkpoint, loaded.config.env_steps):
+        _train(experiment, checkpoint)
+    return _finish(experiment) if experiment.trainer.is_global_zero else 0
+
+
 def _newest(run: RunDirectory) -> Path | None:
     path = run.checkpoint("last")
-    return path if path.exists() else None
+    if path.exists():
+        return path
+    if others := sorted(run.checkpoints.glob("*.ckpt*")):
+        raise UserError(
+            f"{run.checkpoints} has {others[0].name} but no turn-NNNNN.ckpt to go on from; expected one; "
+            "restore it from a copy, or type run=<a new folder> to start another run"
+        )
+    return None
 
 
 def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
     """The checkpoint to go on from, where the directory holds a run that may; None for a new one."""
+    from lightning_wm.io import clear_temporaries
+
     if not run.exists():
         return None
     if loaded.config.resume == "never":
@@ -82,9 +127,15 @@ def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
             f"{run.path} holds a run with another configuration:\n  {listed}\n"
             "expected the same one to go on; type run=<a new folder> to start another"
         )
+    for folder in (run.path, run.checkpoints, run.evaluations, *run.path.glob("replay/rank*")):
+        clear_temporaries(folder)
     checkpoint = _newest(run)
     if checkpoint is None:
         _forget(run)
+        return None
+    for damaged in run.turns():  # out of the way of the two that are kept
+        if damaged > checkpoint:
+            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
     return checkpoint
 
 
@@ -98,20 +149,20 @@ def _forget(run: RunDirectory) -> None:
 def _complete(checkpoint: Path, env_steps: int) -> bool:
     from lightning_wm.io import load_checkpoint
 
-    ranks = load_checkpoint(checkpoint)["lightning_wm"]["ranks"]
-    return bool(ranks and ranks[0]["counters"]["env_steps"] >= env_steps)
+    saved = load_checkpoint(checkpoint)["lightning_wm"]
+    return bool(saved["ranks"][0]["counters"]["env_steps"] >= env_steps and not saved.get("mid_turn"))
 
 
 def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         print(f"going on from {checkpoint}", file=sys.stderr)
     where = str(checkpoint) if checkpoint is not None else None
+    trainer, signals = experiment.trainer, experiment.rollout.signals
+    if trainer.strategy.launcher is not None:
+        signals.pass_on = trainer.strategy.launcher.kill
     try:
-        experiment.trainer.fit(experiment.agent, experiment.data, ckpt_path=where, weights_only=True)
-    except SystemExit as error:  # how Lightning ends after Ctrl-C
-        if experiment.trainer.interrupted:
-            raise KeyboardInterrupt from error
-        raise
+        with signals.deferred():
+            trainer.fit(experiment.agent, experiment.data, ckpt_path=where, weights_only=True)
     finally:
         experiment.rollout.env.close()
 

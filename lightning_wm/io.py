@@ -9,7 +9,8 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,29 +18,66 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from lightning_wm import seal
+from lightning_wm.disk import with_room
 from lightning_wm.errors import DiskError, UserError
+from lightning_wm.failpoints import reach
+from lightning_wm.untrusted import check_archive, check_checkpoint
 
 PACKAGES = ("torch", "lightning", "torchrl", "tensordict", "omegaconf", "dm_control", "mujoco", "numpy")
+LARGEST_JSON = 50_000_000
+"""Bytes; an evaluation of a thousand episodes has 20,000."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it, and only then give it the name.
 
     Raises:
-        DiskError: the disk is full or the folder cannot be written.
+        DiskError: the disk is full (and stays so without the films that may go) or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with_room(lambda: _write_atomically(path, write))
+
+
+def _write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             write(file)
+            reach(f"written{path.suffix}")
             file.flush()
             os.fsync(file.fileno())
+        reach(f"synced{path.suffix}")
         os.replace(temporary, path)
+        reach(f"named{path.suffix}")
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DiskError(f"{path} could not be written: {error.strerror or error}; free some space") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Write plain containers and tensors as a whole, with a checksum, for `torch.load(path, weights_only=True)`.
+
+    Raises:
+        DiskError: the disk is full or the folder cannot be written.
+    """
+    content = seal.packed(content)  # torch.save into a file hides a full disk behind a RuntimeError of its own
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    write_atomically(path, write)
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what `write_atomically` left in a folder when its process was killed; the folder must have one owner."""
+    for path in folder.glob(".*.*"):
+        if path.suffix[1:].isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -75,16 +113,20 @@ def _finite(content: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file of a run, which is never large.
 
     Raises:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(LARGEST_JSON + 1)
+        if len(text) > LARGEST_JSON:
+            raise ValueError(f"more than {LARGEST_JSON:,} bytes")
+        return json.loads(text)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; expected the folder of a run; type run=<its path>") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); expected JSON") from error
 
 
@@ -93,7 +135,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint that holds only plain containers and tensors."""
-        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+        write_tensors(Path(path), checkpoint)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -105,13 +147,48 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is missing; expected a checkpoint; train first: python -m lightning_wm.fit recipe=…")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        has_checksum = seal.sealed(path)
+        check_archive(path)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or foreign ({reason}); expected a checkpoint written by fit") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "lightning_wm" not in checkpoint:
-        raise UserError(f"{path} is foreign: it is no checkpoint of lightning_wm; expected one written by fit")
+    check_checkpoint(path, checkpoint)
+    if checkpoint["lightning_wm"].get("sealed") and not has_checksum:
+        raise UserError(f"{path} is damaged (its checksum is missing); expected a checkpoint as fit wrote it")
     return checkpoint
+
+
+def newest_whole(paths: Sequence[Path]) -> Path:
+    """The first of some checkpoints that is not damaged; one warning names those that were passed over.
+
+    Args:
+        paths: at least one, the newest first.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    faults: list[str] = []
+    for path in paths:
+        try:
+            _read_through(path)
+        except (UserError, ValueError, OSError) as error:
+            faults.append(str(error) if str(path) in str(error) else f"{path} is damaged ({error})")
+            continue
+        if faults:
+            warnings.warn(f"{'; '.join(faults)}; using the one before, {path}", stacklevel=3)
+        return path
+    listed = "\n  ".join(faults)
+    raise UserError(
+        f"no checkpoint in {paths[0].parent} can be read:\n  {listed}\nexpected at least one as fit wrote it; "
+        "restore one from a copy, or type run=<a new folder> to start another run"
+    )
+
+
+def _read_through(path: Path) -> None:
+    """Compare a checkpoint with its checksum, or load it where it has none."""
+    if not seal.sealed(path):
+        load_checkpoint(path)
 
 
 class RunDirectory:
@@ -136,25 +213,33 @@ class RunDirectory:
         """The folder of one rank's replay."""
         return self.path / "replay" / f"rank{rank}"
 
+    def turns(self) -> list[Path]:
+        """Checkpoints to go on from, damaged ones included, the newest first."""
+        return sorted(self.checkpoints.glob("turn-*.ckpt"), reverse=True)
+
     def checkpoint(self, name: str = "last") -> Path:
-        """`last` (the newest) or `best` (by evaluation during training)."""
+        """`last` (the newest that is not damaged) or `best` (by evaluation during training).
+
+        Raises:
+            UserError: there are some for `last`, and all are damaged.
+        """
         if name == "last":
-            turns = sorted(self.checkpoints.glob("turn-*.ckpt"))
-            return turns[-1] if turns else self.checkpoints / "turn-00000.ckpt"
+            turns = self.turns()
+            return newest_whole(turns) if turns else self.checkpoints / "turn-00000.ckpt"
         return self.checkpoints / f"{name}.ckpt"
 
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return self.config.is_file()
 
-    def lock(self) -> None:
-        """Become the directory's only owner until the process ends, however it ends.
+    def lock(self, name: str = "lock") -> None:
+        """Become the only owner of the directory, or of one rank's part of it, until the process ends in any way.
 
         Raises:
             UserError: another process is.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        handle = (self.path / "lock").open("a+")
+        handle = (self.path / name).open("a+")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

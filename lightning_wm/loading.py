@@ -1,4 +1,4 @@
-"""Trained runs, back in memory."""
+"""Trained runs and model folders, back in memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from lightning_wm.config import Config
 from lightning_wm.config.layers import laid
 from lightning_wm.config.recipes import group_file
 from lightning_wm.errors import UserError
-from lightning_wm.experiment import build_agent, environments, load_weights
-from lightning_wm.io import RunDirectory
+from lightning_wm.experiment import build_agent, environments
+from lightning_wm.io import RunDirectory, load_checkpoint
+from lightning_wm.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
 from lightning_wm.registry import build
+from lightning_wm.untrusted import check_folder
+from lightning_wm.weights import no_larger_than, put_weights
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class LoadedRun:
     agent: Any
     env_steps: int
     """Of the checkpoint."""
+    checkpoint: str
+    """`last` or `best`; for a model folder, what it was exported from."""
     plugins: list[str]
     trust: bool
 
@@ -34,32 +39,49 @@ class LoadedRun:
 def load_run(
     path: Path | str, checkpoint: str = "last", plugins: Sequence[str] = (), trust: bool = False
 ) -> LoadedRun:
-    """Read a run directory; nothing in it is executed.
+    """Read a run directory or a model folder; nothing in it is executed.
 
     Args:
-        path: the run directory.
-        checkpoint: `last` or `best`.
+        path: the run directory or model folder.
+        checkpoint: `last` or `best`; a model folder has one of them, and `last` takes either.
         plugins: modules to import first.
         trust: import the plugins that its config.yaml names.
 
     Raises:
-        UserError: it is no run, its files are damaged, or it names plugins that are not trusted.
+        UserError: it is neither, its files are damaged, or it names plugins that are not trusted.
     """
     from lightning_wm.envs import spaces
 
     run = RunDirectory(path)
     if not run.exists():
-        raise UserError(f"{path} is not the folder of a run (no config.yaml); type run=<one that fit has written>")
+        raise UserError(
+            f"{path} is not the folder of a run or a model (no config.yaml); "
+            "type run=<one that fit or export has written>"
+        )
+    if checkpoint not in ("last", "best"):
+        raise UserError(f"checkpoint={checkpoint}: expected last or best; type checkpoint=last")
+    check_folder(run.path)
     tree = configuration.read_tree(run.config)
     config = configuration.from_tree(tree, plugins, trust)
-    file = run.checkpoint(checkpoint)
+    file, saved = _weights(run, checkpoint)
     env = environments(config)(1)
     seen = spaces(env)
     env.close()
-    agent = build_agent(config, seen)
-    saved = load_weights(agent, file)
+    with no_larger_than(file, saved.tensors):
+        agent = build_agent(config, seen)
+    put_weights(agent, saved.tensors, file)
     agent.eval()
-    return LoadedRun(run, config, tree, agent, saved["ranks"][0]["counters"]["env_steps"], list(plugins), trust)
+    return LoadedRun(run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust)
+
+
+def _weights(run: RunDirectory, checkpoint: str) -> tuple[Path, Weights]:
+    """The weights, and the file they are from."""
+    if is_model_folder(run.path):
+        return run.path / WEIGHTS, read_weights(run.path, checkpoint)
+    file = run.checkpoint(checkpoint)
+    saved = load_checkpoint(file)
+    env_steps = saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"]
+    return file, Weights(saved["state_dict"], env_steps, checkpoint)
 
 
 def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> Any:
@@ -85,12 +107,12 @@ def load_actor(
     plugins: Sequence[str] = (),
     trust: bool = False,
 ) -> Any:
-    """What plays, from a run directory, for a loop of your own.
+    """What plays, from a run directory or a model folder, for a loop of your own.
 
     Args:
-        run: the run directory.
+        run: the run directory or model folder.
         planner: a planner's name; None for the run's own.
-        checkpoint: `last` or `best`.
+        checkpoint: `last` or `best`; a model folder has one of them, and `last` takes either.
         seed: of the planner's draws.
         plugins: modules to import first.
         trust: import the plugins that the run's config.yaml names.
@@ -100,7 +122,7 @@ def load_actor(
         held for the run's `task.action_repeat` env steps.
 
     Raises:
-        UserError: it is no run, or it is damaged.
+        UserError: it is neither, or it is damaged.
     """
     loaded = load_run(run, checkpoint, plugins, trust)
     settings = planner_config(loaded, planner or loaded.config.planner.name, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,8 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from lightning_wm.errors import LightningWMError
+from lightning_wm.failures import Failures, not_finite, reject, restarting
 from lightning_wm.protocols import Actor
 
 OBSERVATIONS = ("observation", "pixels")
@@ -37,6 +39,8 @@ class Episode:
     """Model calls of one plan that must wait for each other."""
     fallbacks: int = 0
     """Decisions for which no candidate had a finite score."""
+    row: int = 0
+    """Of E: the environment that it was played in."""
 
 
 class _Recorder:
@@ -44,9 +48,9 @@ class _Recorder:
 
     def __init__(self, row: int, seed: int, keep: bool) -> None:
         self.row, self.keep = row, keep
-        self.episode = Episode(seed, None)
+        self.episode = Episode(seed, None, row=row)
         self.steps: list[TensorDict] = []
-        self.done = False
+        self.done = self.dropped = False
 
     def first(self, td: TensorDictBase, actions: int) -> None:
         if self.keep:
@@ -88,10 +92,17 @@ class _Recorder:
         episode.sequential_calls = float(stats["sequential_calls"][self.row])
         episode.fallbacks += int(stats["fallback"][self.row])
 
+    def drop(self) -> None:
+        """The episode cannot be finished."""
+        self.done = self.dropped = True
+
     def finish(self) -> Episode:
         if self.keep:
             self.episode.transitions = torch.stack(self.steps)
         return self.episode
+
+
+OnFailure = Callable[[LightningWMError], None]
 
 
 def play(
@@ -100,6 +111,7 @@ def play(
     seeds: Sequence[int],
     keep: bool = False,
     on_decision: Callable[[], None] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> list[Episode]:
     """Play one episode per environment, side by side, until the last one ends.
 
@@ -109,37 +121,105 @@ def play(
         seeds: E seeds; the same seed gives the same episode.
         keep: keep the transitions, in replay's form.
         on_decision: called after every decision.
+        on_failure: called for every episode whose environment or actor fails; that episode is dropped and its
+            environment restarted, the others go on. None lets the error through.
+
+    Returns:
+        The episodes that were played to their end, E of them where nothing failed.
+
+    Raises:
+        EnvironmentFailure: a simulator raised or returned what is not finite, and `on_failure` is None.
+        NumericsError: an action is not finite, and `on_failure` is None; no simulator has seen it.
     """
     recorders = [_Recorder(row, seed, keep) for row, seed in enumerate(seeds)]
-    td = env.reset(seeds=list(seeds))
+    with restarting(env, on_failure is not None):
+        _play(env, actor, recorders, on_decision, on_failure)
+    return [recorder.finish() for recorder in recorders if not recorder.dropped]
+
+
+def _play(
+    env: EnvBase,
+    actor: Actor,
+    recorders: Sequence[_Recorder],
+    on_decision: Callable[[], None] | None,
+    on_failure: OnFailure | None,
+) -> None:
+    td = env.reset(seeds=[recorder.episode.seed for recorder in recorders])
     actor.reset()
     for recorder in recorders:
         recorder.first(td, env.action_spec.shape[-1])
+    _drop(recorders, getattr(env, "failed", {}), on_failure)
     last: TensorDictBase | None = None
     while not all(recorder.done for recorder in recorders):
-        td["action"] = actor.act(td).to("cpu", torch.float32)
+        td["action"] = _act(env, actor, td, recorders, on_failure)
         plan = getattr(actor, "plan", None)
         if plan is not None and plan is not last:  # with `replan` a plan serves several decisions
             last = plan
             for recorder in recorders:
                 recorder.planned(plan, float(getattr(actor, "milliseconds", 0.0)))
         after = env.step(td)["next"]
+        _drop(recorders, getattr(env, "failed", {}), on_failure)
         for recorder in recorders:
             recorder.step(td["action"], after)
         td = after.exclude("reward")
         if on_decision is not None:
             on_decision()
-    return [recorder.finish() for recorder in recorders]
+
+
+def _act(
+    env: EnvBase, actor: Actor, td: TensorDictBase, recorders: Sequence[_Recorder], on_failure: OnFailure | None
+) -> Tensor:
+    """The next actions `[E, A]`, finite for every simulator that is still playing."""
+    action: Tensor = actor.act(td).to("cpu", torch.float32)
+    if bool(action.isfinite().all()):
+        return action
+    bad = not_finite(action, [not recorder.done for recorder in recorders])
+    if bad and (on_failure is None or not hasattr(env, "rebuild")):
+        raise next(iter(bad.values()))
+    _drop(recorders, bad, on_failure)
+    return reject(env, actor, action, bad)
+
+
+def _drop(
+    recorders: Sequence[_Recorder], failed: Mapping[int, LightningWMError], on_failure: OnFailure | None
+) -> None:
+    for row, error in failed.items():
+        recorders[row].drop()
+        if on_failure is not None:
+            on_failure(error)
 
 
 def play_many(
-    env: EnvBase, actor: Actor, seeds: Sequence[int], on_decision: Callable[[], None] | None = None
+    env: EnvBase,
+    actor: Actor,
+    seeds: Sequence[int],
+    on_decision: Callable[[], None] | None = None,
+    failures: Failures | None = None,
 ) -> list[Episode]:
-    """Play any number of episodes, E at a time; episode i has `seeds[i]` and draws as number i of the actor."""
+    """Play any number of episodes, E at a time; episode i has `seeds[i]` and draws as number i of the actor.
+
+    Args:
+        env: of batch `[E]`.
+        actor: what acts.
+        seeds: one for each episode.
+        on_decision: called after every decision.
+        failures: what counts episodes that fail; those are played again, with the same seed and draws, in a new
+            environment. None lets the first error through.
+
+    Raises:
+        EnvironmentFailure, NumericsError: an episode failed, or more of them than `failures` survives.
+    """
     at_once, episodes = env.batch_size[0], []
+    on_failure = None if failures is None else failures.count
     for first in range(0, len(seeds), at_once):
         part = list(seeds[first : first + at_once])
         filled = part + part[-1:] * (at_once - len(part))
-        actor.episode = first  # type: ignore[attr-defined]
-        episodes += play(env, actor, filled, on_decision=on_decision)[: len(part)]
+        played: dict[int, Episode] = {}
+        while not all(row in played for row in range(len(part))):
+            actor.episode = first  # type: ignore[attr-defined]
+            for episode in play(env, actor, filled, on_decision=on_decision, on_failure=on_failure):
+                played.setdefault(episode.row, episode)
+            if failures is not None:
+                failures.check()
+        episodes += [played[row] for row in range(len(part))]
     return episodes

@@ -19,6 +19,10 @@ TINY = [
 ]
 """A quickstart of seconds."""
 
+_COUNTERS = dict.fromkeys(("env_steps", "agent_steps", "episodes", "rank_episodes", "turns", "seconds"), 0)
+ADDED = {"format": 1, "ranks": [{"counters": _COUNTERS, "replay": {}}], "metrics_bytes": 0}
+"""The least that a checkpoint has under the key `lightning_wm`."""
+
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

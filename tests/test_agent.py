@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from typing import Any
 
@@ -47,11 +48,11 @@ class Watch(pl.Callback):
 
 def train(bad: set[int], **fields: Any) -> tuple[pl.Trainer, PlaNet, list[torch.Tensor]]:
     agent, watch = PlaNet(PlaNetConfig(**fields), world(SPACES)), Watch()
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[watch],
-    )  # fmt: skip
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[watch], default_root_dir=folder,
+        )  # fmt: skip
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         trainer.fit(agent, Batches(bad), Batches(set(), 1))
     return trainer, agent, watch.weights

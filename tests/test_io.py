@@ -15,6 +15,7 @@ import torch
 
 from lightning_wm.errors import DiskError, UserError
 from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint, read_json, write_atomically, write_json
+from tests.conftest import ADDED
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
-    content = {"state_dict": {"w": torch.arange(3.0)}, "lightning_wm": {"format": 1}}
+    content = {"state_dict": {"w": torch.arange(3.0)}, "lightning_wm": ADDED}
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "sub" / "a.ckpt")
     back = load_checkpoint(tmp_path / "sub" / "a.ckpt")
     assert torch.equal(back["state_dict"]["w"], content["state_dict"]["w"])

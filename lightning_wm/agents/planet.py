@@ -12,9 +12,11 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.agents.actor import WorldModelActor
-from lightning_wm.errors import NumericsError, UserError
+from lightning_wm.agents.guard import UpdateGuard, scales
+from lightning_wm.errors import UserError
+from lightning_wm.planners.base import no_policy
 from lightning_wm.planners.objective import problem_of
-from lightning_wm.protocols import Planner
+from lightning_wm.protocols import Planner, State
 from lightning_wm.registry import register
 
 
@@ -30,7 +32,7 @@ class PlaNetConfig:
     clip: float = 100.0
     """Largest norm of the world model's gradient."""
     patience: int = 3
-    """Updates in a row with a non-finite gradient after which the run stops."""
+    """Updates in a row with a non-finite loss or gradient after which the run stops."""
     open_loop_observed: int = 5
     """Steps that are filtered before the open-loop prediction error is measured."""
     open_loop_predicted: int = 15
@@ -38,7 +40,7 @@ class PlaNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon", "clip", "patience", "open_loop_observed", "open_loop_predicted"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: expected a positive number")
 
 
@@ -46,8 +48,8 @@ class PlaNetConfig:
 class PlaNet(pl.LightningModule):
     """Trains a world model on batches `[B, T]` of replay (arXiv:1811.04551, Eq. 3).
 
-    One optimiser, automatic optimisation. An update whose gradient is not
-    finite is skipped and counted; `patience` of them in a row end the run.
+    One optimiser, automatic optimisation. An update whose loss or gradient is
+    not finite is skipped and counted; `patience` of them in a row end the run.
 
     Args:
         config: how it is optimised.
@@ -55,7 +57,7 @@ class PlaNet(pl.LightningModule):
         seed: of the stream model.
 
     Raises:
-        NumericsError: the gradient stays non-finite.
+        NumericsError: losses or gradients stay non-finite.
     """
 
     Config = PlaNetConfig
@@ -65,7 +67,7 @@ class PlaNet(pl.LightningModule):
         self.config = config or PlaNetConfig()
         self.model = model
         self.seed = seed
-        self.skipped = 0
+        self.guard = UpdateGuard(self.config.patience)
         self.last: dict[str, Tensor] = {}
         """Losses of the newest logged update, detached, for a progress bar."""
 
@@ -73,19 +75,37 @@ class PlaNet(pl.LightningModule):
         """Parameters by part; each part is clipped on its own."""
         return {"model": list(self.model.parameters())}
 
+    def rates(self) -> dict[str, float]:
+        """Adam's step size of each part."""
+        return {"model": self.config.learning_rate}
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [{"params": parameters, "name": name} for name, parameters in self.groups().items()]
-        return torch.optim.Adam(groups, lr=self.config.learning_rate, eps=self.config.epsilon, fused=True)
+        rates = self.rates()
+        groups = [{"params": part, "name": name, "lr": rates[name]} for name, part in self.groups().items()]
+        # The fused one would divide by a loss scaler's scale itself, after the gradients are clipped.
+        fused = not scales(self)
+        return torch.optim.Adam(groups, lr=self.config.learning_rate, eps=self.config.epsilon, fused=fused)
 
     # ---- learning
 
     def training_step(self, batch: TensorDictBase, index: int) -> Tensor:
+        self.guard.begin(self, batch)
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step)
-        _, measured = self.model.observe(batch, generator=generator)
+        states, measured = self.model.observe(batch, generator=generator)
+        measured = {**measured, **self.behave(states, batch)}
         loss = torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
         if self.due():
             self.record({"loss/total": loss, **measured})
-        return loss
+        return self.guard.tie(loss, measured)
+
+    def behave(self, states: State, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Losses of what is learned beside the model; nothing here.
+
+        Args:
+            states: posterior states `[B*T, ...]`.
+            batch: `[B, T]`.
+        """
+        return {}
 
     def due(self) -> bool:
         """Whether this update is logged: every `Trainer.log_every_n_steps`-th."""
@@ -99,24 +119,27 @@ class PlaNet(pl.LightningModule):
         self.log_dict(self.last, batch_size=1)
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clip each part; drop the gradient where any of it is not finite (norms are all-reduced under DDP)."""
+        """Clip each part; skip the update where any norm is not finite (gradients are all-reduced by now)."""
+        groups = self.groups()
         norms = {
-            name: torch.nn.utils.clip_grad_norm_(parameters, self.config.clip, foreach=True)
-            for name, parameters in self.groups().items()
+            name: torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None], foreach=True)
+            for name, part in groups.items()
         }
+        if self.guard.admits(norms.values()):
+            for name, part in groups.items():
+                torch.nn.utils.clip_grads_with_norm_(part, self.config.clip, norms[name], foreach=True)
+        else:
+            self.guard.skip(self, optimizer)
         if self.due():
-            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in norms.items()}, batch_size=1)
-        if bool(torch.stack(list(norms.values())).isfinite().all()):
-            self.skipped = 0
-            return
-        # Without gradients the optimiser leaves weights and moments as they are, and the update still counts.
-        optimizer.zero_grad(set_to_none=True)
-        self.skipped += 1
-        if self.skipped >= self.config.patience:
-            raise NumericsError(
-                f"{self.skipped} updates in a row had a non-finite gradient (the last is update {self.global_step}); "
-                "expected finite losses; lower agent.learning_rate or look at the data in replay"
-            )
+            measured = {f"train/grad_norm/{name}": norm for name, norm in norms.items()}
+            self.log_dict({**measured, "train/skipped": float(self.guard.skipped)}, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["guard"] = self.guard.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "guard" in checkpoint:
+            self.guard.restore(checkpoint["guard"])
 
     # ---- acting
 
@@ -129,8 +152,15 @@ class PlaNet(pl.LightningModule):
         if planner is None:
             raise UserError("this agent learns no policy, so it needs a planner; type planner=grad_mpc")
         objective = getattr(planner.config, "objective", None)
-        problem = problem_of(self.model, **(asdict(objective) if objective is not None else {}))
+        learned = self.learned()
+        if getattr(planner, "needs_policy", False) and "policy" not in learned:
+            raise UserError(no_policy(planner, f"this run learned none (agent={self.config.name})"))
+        problem = problem_of(self.model, **(asdict(objective) if objective is not None else {}), **learned)
         return WorldModelActor(self.model, planner, problem, seed=seed, rank=rank, noise=noise)
+
+    def learned(self) -> dict[str, Any]:
+        """What a planner may use beside the model: `policy` and `values` of `problem_of`; nothing here."""
+        return {}
 
     # ---- how far it can see
 

@@ -1,7 +1,8 @@
-"""A checkpoint at the end of every turn; replay is referenced, never embedded."""
+"""A checkpoint at the end of every turn and after a signal; replay is referenced, never embedded."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_wm.callbacks.agree import agree
 from lightning_wm.callbacks.evaluation import Evaluate
 from lightning_wm.callbacks.loggers import EnvStepTensorBoard
 from lightning_wm.callbacks.rollout import Rollout
-from lightning_wm.errors import UserError
+from lightning_wm.errors import Interrupted, LightningWMError, UserError
 
 FORMAT = 1
 
 
 class TurnCheckpoint(Checkpoint):
     """Writes `turn-NNNNN.ckpt` after every turn, keeps the newest two, and `best.ckpt` beside them.
+
+    A signal that came while learning is found before the next update:
+    `turn-NNNNN_MMMMM.ckpt`, M updates after the end of turn N, is written and
+    the run ends. It goes on with that update.
 
     What it adds to Lightning's file under the key `lightning_wm`: counters
     and replay state of every rank, and the length of metrics.jsonl. On
@@ -42,12 +48,33 @@ class TurnCheckpoint(Checkpoint):
     ) -> None:
         self.folder, self.rollout, self.metrics, self.evaluate, self.keep = folder, rollout, metrics, evaluate, keep
         self._ranks: list[dict[str, Any]] = []
+        self._between = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.evaluate is not None and self.evaluate.is_best:  # an evaluation was owed
+            self._ranks = self._gather(trainer)
+            self._save_best(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if signal := self.rollout.signals.agreed(trainer):
+            self.rollout.tick()
+            self._between = True
+            self._save(trainer, f"turn-{self.rollout.counters.turns:05d}_{batch_idx:05d}.ckpt")
+            raise Interrupted(signal)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._ranks = self._gather(trainer)
-        trainer.save_checkpoint(self.folder / f"turn-{self.rollout.counters.turns:05d}.ckpt", weights_only=False)
+        self._save(trainer, f"turn-{self.rollout.counters.turns:05d}.ckpt")
         if self.evaluate is not None and self.evaluate.is_best:
             self._save_best(trainer, pl_module)
+        if signal := self.rollout.signals.agreed(trainer):
+            raise Interrupted(signal)
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        """Write a checkpoint on rank 0 after every rank's replay is on the disk, then remove the oldest."""
+        self._ranks = self._gather(trainer)
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("turn-*.ckpt"))[: -self.keep]:
                 old.unlink()
@@ -61,8 +88,12 @@ class TurnCheckpoint(Checkpoint):
 
     def _gather(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
         """Counters and replay state of every rank, in the order of ranks."""
-        replay = trainer.datamodule.replay  # type: ignore[attr-defined]
-        here = {"counters": self.rollout.state_dict(), "replay": replay.state()}
+        here, error = {"counters": self.rollout.state_dict()}, None
+        try:
+            here["replay"] = trainer.datamodule.replay.state()  # type: ignore[attr-defined]
+        except LightningWMError as met:
+            error = met
+        agree(trainer, error)
         if trainer.world_size == 1:
             return [here]
         ranks: list[Any] = [None] * trainer.world_size
@@ -72,8 +103,19 @@ class TurnCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        length = self.metrics.stat().st_size if self.metrics is not None and self.metrics.exists() else 0
-        checkpoint["lightning_wm"] = {"format": FORMAT, "ranks": self._ranks, "metrics_bytes": length}
+        checkpoint["lightning_wm"] = {
+            "format": FORMAT,
+            "sealed": True,
+            "mid_turn": self._between,
+            "ranks": self._ranks,
+            "metrics_bytes": _synced(self.metrics),
+        }
+        if self._between:
+            # The batch that Lightning has fetched is not begun: it is fetched again.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            for part in ("total", "current"):
+                progress[part]["ready"] = progress[part]["completed"]
+            progress["is_last_batch"] = False
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -92,4 +134,13 @@ class TurnCheckpoint(Checkpoint):
                 logger.resume()
         if trainer.is_global_zero and self.metrics is not None and self.metrics.exists():
             with self.metrics.open("r+b") as file:
-                file.truncate(saved["metrics_bytes"])
+                file.truncate(min(saved["metrics_bytes"], self.metrics.stat().st_size))
+
+
+def _synced(path: Path | None) -> int:
+    """Length of a file that is on the disk when this returns; 0 without one."""
+    if path is None or not path.exists():
+        return 0
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return file.seek(0, os.SEEK_END)

@@ -12,6 +12,8 @@ from torchrl.envs import EnvBase
 from lightning_wm.callbacks.report import Reporter
 from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.config.schema import EvaluationConfig
+from lightning_wm.errors import Interrupted
+from lightning_wm.failures import Failures
 from lightning_wm.play import Episode, play_many
 from lightning_wm.protocols import Planner
 
@@ -20,7 +22,8 @@ class Evaluate(pl.Callback):
     """Plays `config.episodes` episodes every `config.every` env steps, on rank 0.
 
     Sets `is_best` when the mean return is the highest so far, for the
-    checkpoint that is taken after it.
+    checkpoint that is taken after it. An evaluation that a signal stops is
+    owed: a run that goes on begins with it.
 
     Args:
         make: builds the environments when they are first needed.
@@ -39,7 +42,11 @@ class Evaluate(pl.Callback):
         self.make, self.rollout, self.planner = make, rollout, planner
         self.config = config or EvaluationConfig()
         self.best = -np.inf
+        self.last = -np.inf
+        """Mean return of the newest evaluation."""
         self.is_best = False
+        self.owed = False
+        """Whether the newest evaluation is still to be done."""
         self._done = 0
         self._env: EnvBase | None = None
         self._report = Reporter(rollout.counters)
@@ -57,23 +64,43 @@ class Evaluate(pl.Callback):
         if every == 0 or self.config.episodes == 0 or reached // every == self._done:
             return
         self._done = reached // every
-        score = 0.0
-        if trainer.is_global_zero:
-            score = float(np.mean([episode.total for episode in self._play(trainer, pl_module)]))
+        self._judge(trainer, pl_module)
+        if self.owed and trainer.should_stop:  # no turn comes after this one: play it again
+            raise Interrupted(self.rollout.signals.agreed(trainer))
+        if not self.owed:
+            pl_module.log("evaluation/return", self.last, logger=False, rank_zero_only=True, batch_size=1)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.owed:
+            self._judge(trainer, pl_module)
+
+    def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        score = self._score(trainer, pl_module) if trainer.is_global_zero else None
         score = trainer.strategy.broadcast(score)
-        self.is_best = score > self.best
-        self.best = max(self.best, score)
-        pl_module.log("evaluation/return", score, logger=False, rank_zero_only=True, batch_size=1)
+        self.owed = score is None
+        self.is_best = score is not None and score > self.best
+        if score is not None:
+            self.last, self.best = score, max(self.best, score)
+
+    def _score(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float | None:
+        """Mean return; None where a signal stopped it."""
+        try:
+            return float(np.mean([episode.total for episode in self._play(trainer, pl_module)]))
+        except Interrupted:
+            return None
 
     def _play(self, trainer: pl.Trainer, pl_module: Any) -> list[Episode]:
         self.rollout.phase = "evaluating"
         actor = pl_module.actor(self.planner, seed=self.config.seed)
         seeds = range(self.config.seed, self.config.seed + self.config.episodes)
-        episodes = play_many(self.env, actor, seeds, self._decided)
+        settings = self.rollout.config
+        failures = Failures(settings.failures, settings.failure_window)
+        episodes = play_many(self.env, actor, seeds, self._decided, failures)
         self._report(trainer, {"evaluation/return": float(np.mean([episode.total for episode in episodes]))})
         return episodes
 
     def _decided(self) -> None:
+        self.rollout.signals.poll()
         for listener in self.rollout.listeners:
             listener()
 
@@ -83,9 +110,10 @@ class Evaluate(pl.Callback):
             self._env = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The best mean return and how many evaluations are done."""
-        return {"best": float(self.best), "done": self._done}
+        """The best mean return, how many evaluations are done, and whether the last of them is owed."""
+        return {"best": float(self.best), "done": self._done, "owed": self.owed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best, self._done = state_dict["best"], state_dict["done"]
+        self.owed = state_dict.get("owed", False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_wm.callbacks.rollout import Counters
-from lightning_wm.errors import UserError
+from lightning_wm.disk import append, with_room
+from lightning_wm.errors import DiskError, UserError, is_full
 from lightning_wm.io import RunDirectory
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
@@ -56,9 +60,7 @@ class JSONLinesLogger(Logger):
         if not values:
             return
         line |= {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, json.dumps(line) + "\n")
 
 
 class EnvStepTensorBoard(TensorBoardLogger):
@@ -72,6 +74,20 @@ class EnvStepTensorBoard(TensorBoardLogger):
     def __init__(self, folder: Path, counters: Counters, **kwargs: Any) -> None:
         super().__init__(save_dir=folder, name="", version="", **kwargs)
         self.counters = counters
+        _hush()
+
+    @property
+    def experiment(self) -> Any:
+        """The writer, opened on first use.
+
+        Raises:
+            DiskError: it cannot be.
+        """
+        return with_room(self._open)
+
+    def _open(self) -> Any:
+        with self._writing():
+            return super().experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -85,7 +101,48 @@ class EnvStepTensorBoard(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars at the current number of env steps."""
         if values := measured(metrics):
-            super().log_metrics(values, step=self.counters.env_steps)
+            with_room(partial(self._write, values))
+
+    def _write(self, values: dict[str, float]) -> None:
+        with self._writing():
+            for name, value in values.items():  # Lightning's own loop makes a ValueError of a full disk
+                self.experiment.add_scalar(name, value, self.counters.env_steps)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # met by the writer's thread, which has ended; the next write gets a new file
+            self._experiment = None
+            why = error.strerror or error
+            raise DiskError(f"{self.save_dir} could not be written: {why}; free some space") from error
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left.
+
+        Raises:
+            DiskError: it cannot be written, in a run that did not fail anyway.
+        """
+        try:
+            super().finalize(status)
+        except OSError as error:
+            if status == "success":
+                raise DiskError(f"{self.save_dir} could not be written: {error}; free some space") from error
+
+
+def _hush() -> None:
+    """A full disk that TensorBoard's thread meets is raised at the next write: no traceback of the thread's own."""
+    if getattr(threading.excepthook, "hushed", False):
+        return
+    others = threading.excepthook
+
+    def hook(args: Any) -> None:
+        if not (type(args.thread).__name__ == "_AsyncWriterThread" and is_full(args.exc_value)):
+            others(args)
+
+    hook.hushed = True  # type: ignore[attr-defined]
+    threading.excepthook = hook
 
 
 def weights_and_biases(run: RunDirectory) -> Logger:

@@ -14,11 +14,15 @@ from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.agents.random import RandomActor
+from lightning_wm.callbacks.agree import agree
 from lightning_wm.callbacks.report import Reporter
 from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.envs import spaces
+from lightning_wm.errors import Interrupted, LightningWMError
+from lightning_wm.failures import Failures
 from lightning_wm.play import Episode, play
 from lightning_wm.protocols import Actor, Planner
+from lightning_wm.signals import Signals
 
 
 @dataclass
@@ -32,7 +36,9 @@ class Counters:
     episodes: int = 0
     """Over all ranks."""
     rank_episodes: int = 0
-    """Of this rank: the number of the next one."""
+    """Of this rank: the number of the next one; those that were dropped had numbers too."""
+    restarts: int = 0
+    """Episodes that were dropped because their environment or actor failed, over all ranks."""
     turns: int = 0
     seconds: float = 0.0
     """Wall time of training, earlier processes included."""
@@ -42,7 +48,8 @@ class Rollout(pl.Callback):
     """Plays the seed episodes before the first update, then whole episodes at the start of every turn.
 
     A turn is one epoch: collect `config.env_steps` more, then learn. After
-    the turn that reaches `env_steps` the Trainer is told to stop.
+    the turn that reaches `env_steps` the Trainer is told to stop. A signal
+    drops the turn's episodes; a run that goes on plays them again.
 
     Args:
         env: a batch of `[E]` environments; with several ranks, this rank's own.
@@ -51,6 +58,7 @@ class Rollout(pl.Callback):
         env_steps: the run's budget, seed episodes included, over all ranks.
         seed: of the streams environment, exploration and planner.
         pretrain_updates: updates after the seed episodes, in whole turns without collecting.
+        signals: looked at after every decision.
     """
 
     def __init__(
@@ -61,10 +69,12 @@ class Rollout(pl.Callback):
         env_steps: int = 100_000,
         seed: int = 0,
         pretrain_updates: int = 0,
+        signals: Signals | None = None,
     ) -> None:
         self.env, self.planner = env, planner
         self.config = config or RolloutConfig()
         self.budget, self.seed, self.pretrain_updates = env_steps, seed, pretrain_updates
+        self.signals = signals or Signals()
         self.counters = Counters()
         self.actor: Actor | None = None
         self.phase = "starting"
@@ -72,7 +82,10 @@ class Rollout(pl.Callback):
         self.milliseconds = math.nan
         """Of the newest decision."""
         self.listeners: list[Callable[[], None]] = []
-        """Called after every decision: progress, signals."""
+        """Called after every decision."""
+        self.failures = Failures(self.config.failures, self.config.failure_window)
+        self._empty = 0
+        """Ranks whose every episode was dropped so far."""
         self._clock: float | None = None
         self._report = Reporter(self.counters)
 
@@ -80,6 +93,7 @@ class Rollout(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock = time.monotonic() - self.counters.seconds
+        self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
         agent: Any = pl_module
         self.actor = agent.actor(self.planner, seed=self.seed, rank=trainer.global_rank, noise=self.config.noise)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
@@ -88,8 +102,10 @@ class Rollout(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.counters.turns >= self._pretrain_turns(trainer):
             self._turn(trainer)
+        self._measure(trainer)
+
+    def on_train_batch_start(self, *args: Any) -> None:
         self.phase = "learning"
-        self._learning, self._sampled = time.monotonic(), trainer.datamodule.seconds  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.counters.turns += 1
@@ -116,6 +132,10 @@ class Rollout(pl.Callback):
         if self._clock is not None:
             self.counters.seconds = time.monotonic() - self._clock
 
+    def _measure(self, trainer: pl.Trainer) -> None:
+        """Begin to measure a turn's learning."""
+        self._learning, self._sampled = time.monotonic(), trainer.datamodule.seconds  # type: ignore[attr-defined]
+
     def _pretrain_turns(self, trainer: pl.Trainer) -> int:
         return math.ceil(self.pretrain_updates / max(1, int(trainer.num_training_batches)))
 
@@ -124,7 +144,7 @@ class Rollout(pl.Callback):
         actor = RandomActor(
             spaces(self.env).action, self.env.batch_size[0], self.config.hold, self.seed, trainer.global_rank
         )
-        while self.counters.episodes < self.config.seed_episodes:
+        while self.counters.episodes < self.config.seed_episodes or self._empty:
             self._round(trainer, actor)
 
     def _turn(self, trainer: pl.Trainer) -> None:
@@ -138,43 +158,66 @@ class Rollout(pl.Callback):
         self._report(trainer, {"time/collect": time.monotonic() - begin})
 
     def _round(self, trainer: pl.Trainer, actor: Any) -> None:
-        """One episode per environment, committed to replay when all have ended."""
+        """One episode per environment, committed to replay when all have ended.
+
+        Those that fail are dropped. What is played in their stead has other numbers, so that a failure which
+        depends on the random numbers does not come again.
+
+        Raises:
+            EnvironmentFailure, NumericsError: too many have failed, on any rank.
+            DiskError: there is no room for them, on any rank.
+            Interrupted: a signal came, on any rank.
+        """
         first, rank = self.counters.rank_episodes, trainer.global_rank
         seeds = [rng.key(self.seed, "environment", rank, first + row) % 2**31 for row in range(self.env.batch_size[0])]
         actor.episode = first
-        episodes = play(self.env, actor, seeds, keep=True, on_decision=self._decided)
-        replay = trainer.datamodule.replay  # type: ignore[attr-defined]
-        for episode in episodes:
-            replay.extend(episode.transitions)
-        self._count(trainer, episodes)
+        before, error = self.failures.total, None
+        episodes: list[Episode] = []
+        try:
+            episodes = play(self.env, actor, seeds, True, self._decided, self.failures.count)
+            for episode in episodes:
+                trainer.datamodule.replay.extend(episode.transitions)  # type: ignore[attr-defined]
+            self.failures.check()
+        except LightningWMError as met:
+            error = met
+        except Interrupted:
+            pass  # this rank's flag is set: the other ranks hear of it below
+        agree(trainer, error)
+        if signal := self.signals.agreed(trainer):
+            raise Interrupted(signal)
+        self.counters.rank_episodes += len(seeds)
+        self._count(trainer, episodes, self.failures.total - before)
         self._log(trainer, episodes)
 
     def _decided(self) -> None:
         if self.phase == "collecting":
             self.milliseconds = getattr(self.actor, "milliseconds", math.nan)
+        self.signals.poll()
         for listener in self.listeners:
             listener()
 
-    def _count(self, trainer: pl.Trainer, episodes: list[Episode]) -> None:
-        here = [sum(e.env_steps for e in episodes), sum(e.length for e in episodes), len(episodes)]
+    def _count(self, trainer: pl.Trainer, episodes: list[Episode], restarts: int) -> None:
+        empty = len(trainer.datamodule.replay) == 0  # type: ignore[attr-defined]
+        here = [sum(e.env_steps for e in episodes), sum(e.length for e in episodes), len(episodes), restarts, empty]
         total = torch.tensor(here, dtype=torch.float64, device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             total = trainer.strategy.reduce(total, reduce_op="sum")
-        env_steps, agent_steps, count = (int(value) for value in total.tolist())
+        env_steps, agent_steps, count, restarts, self._empty = (int(value) for value in total.tolist())
         self.counters.env_steps += env_steps
         self.counters.agent_steps += agent_steps
         self.counters.episodes += count
-        self.counters.rank_episodes += len(episodes)
+        self.counters.restarts += restarts
         self.tick()
 
     def _log(self, trainer: pl.Trainer, episodes: list[Episode]) -> None:
-        count = len(episodes)
-        self.last_return = sum(e.total for e in episodes) / count
         measured = {
-            "rollout/return": self.last_return,
-            "rollout/length": sum(e.length for e in episodes) / count,
             "replay/transitions": float(len(trainer.datamodule.replay)),  # type: ignore[attr-defined]
+            "rollout/restarts": float(self.counters.restarts),
         }
+        if episodes:
+            self.last_return = sum(e.total for e in episodes) / len(episodes)
+            measured["rollout/return"] = self.last_return
+            measured["rollout/length"] = sum(e.length for e in episodes) / len(episodes)
         times = [value for e in episodes for value in e.milliseconds]
         if times:
             scores = torch.tensor([pair for e in episodes for pair in e.scores])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from torchrl.envs import EnvBase
 
 from lightning_wm.callbacks.evaluation import Evaluate
-from lightning_wm.errors import LightningWMError
+from lightning_wm.errors import DiskError, Interrupted, LightningWMError
 from lightning_wm.play import Episode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
@@ -20,7 +21,14 @@ from lightning_wm.registry import register
 FPS = 25
 
 
-def film(env: EnvBase, actor: Actor, seed: int, path: Path, size: int = 256) -> Episode:
+def film(
+    env: EnvBase,
+    actor: Actor,
+    seed: int,
+    path: Path,
+    size: int = 256,
+    on_decision: Callable[[], None] | None = None,
+) -> Episode:
     """Play one episode and write it as a video, one frame per decision.
 
     Args:
@@ -29,23 +37,37 @@ def film(env: EnvBase, actor: Actor, seed: int, path: Path, size: int = 256) -> 
         seed: of the filmed episode.
         path: an .mp4 file; its folder is made.
         size: height and width in pixels.
+        on_decision: called after every decision.
 
     Raises:
         UserError: this machine cannot render.
+        DiskError: the film cannot be written; nothing is left of it.
     """
     frames: list[np.ndarray[Any, Any]] = []
     view: Any = env
 
     def shoot() -> None:
         frames.append(np.asarray(view.frame(0, size)))
+        if on_decision is not None:
+            on_decision()
 
     episode = play(env, actor, [seed + row for row in range(env.batch_size[0])], on_decision=shoot)[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer: Any
-    with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
-        for frame in frames[: episode.length]:
-            writer.append_data(frame)
+    _write(path, frames[: episode.length])
     return episode
+
+
+def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
+    writer: Any
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
+            for frame in frames:
+                writer.append_data(frame)
+        if b"moov" not in path.read_bytes():  # written last; ffmpeg's exit code is not passed on
+            raise OSError("ffmpeg did not finish it")
+    except OSError as error:  # ffmpeg's own words are on standard error
+        path.unlink(missing_ok=True)
+        raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,9 @@ class Video(pl.Callback):
         actor = pl_module.actor(evaluate.planner, seed=evaluate.config.seed)
         path = Path(trainer.default_root_dir) / "videos" / f"{reached}.mp4"
         try:
-            film(evaluate.env, actor, evaluate.config.seed, path, self.config.size)
+            film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.rollout.signals.poll)
+        except Interrupted:
+            pass  # without this film: the turn's checkpoint follows
         except LightningWMError as error:
             self._done = -1
             pl_module.print(f"no video: {error}")

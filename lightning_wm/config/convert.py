@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
@@ -14,6 +13,7 @@ _WORDS: dict[Any, str] = {
     str: "text",
     type(None): "null",
 }
+_SHORTER = "a whole number of 18 digits at most"
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -66,16 +66,20 @@ def convert(value: Any, kind: Any, raw: str | None = None) -> Any:
 
 
 def _integer(value: Any, raw: str | None) -> int:
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)  # 1e3 is a whole number too
+    if isinstance(value, float) and abs(value) <= 2**53 and value.is_integer():
+        return int(value)  # 1e3 is a whole number too, as far as floating point counts
     if isinstance(value, bool) or not isinstance(value, int):
         raise MismatchError(expected(int))
+    if abs(value) >= 2**63:
+        raise MismatchError(_SHORTER)
     return value
 
 
 def _number(value: Any, raw: str | None) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise MismatchError(expected(float))
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise MismatchError(_SHORTER)
     return float(value)
 
 

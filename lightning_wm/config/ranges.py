@@ -83,6 +83,8 @@ RANGES: Mapping[str, Range] = {
     "rollout.environments": _some("environments", 1),
     "rollout.noise": _any("(a standard deviation)", 0.3),
     "rollout.stop_noise_after": _any("env steps (or null)", 50000),
+    "rollout.failures": _any("episodes", 3),
+    "rollout.failure_window": _any("seconds", 300),
     "trainer.updates_per_turn": _some("updates", 100),
     "trainer.pretrain_updates": _any("updates", 0),
     "trainer.accelerator": OneOf(("auto", "cpu", "gpu", "cuda")),

@@ -50,7 +50,7 @@ def group_file(group: str, name: str) -> Path | None:
 
 def recipe_file(name: str) -> Path | None:
     """The file of a shipped recipe, also of one that is only inherited from."""
-    return root() / f"{name}.yaml" if name in names() or re.fullmatch(r"(dense|sparse)/base", name) else None
+    return root() / f"{name}.yaml" if name in names() or re.fullmatch(r"(dense|sparse|state)/base", name) else None
 
 
 def names() -> list[str]:

@@ -13,7 +13,9 @@ from lightning_wm.config.line import read_line
 from lightning_wm.config.load import Loaded
 from lightning_wm.config.recipes import NOT_STORED
 
-_FREE = ("env_steps", "run", "resume", "recipe", "trust", "plugins")
+_FREE = (
+    "env_steps", "run", "resume", "recipe", "trust", "plugins", "rollout.failures", "rollout.failure_window",
+)  # fmt: skip
 _FREE_GROUPS = ("evaluation", "logging", "callbacks")
 
 

@@ -71,8 +71,14 @@ class RolloutConfig:
     """E: environments that are played at once on each rank."""
     noise: float = 0.3
     """Standard deviation of the Gaussian noise added to actions while collecting."""
+    execute: str | None = None
+    """`planner.execute` while collecting, such as sample for planner=policy; null: as in evaluations."""
     stop_noise_after: int | None = None
     """Env steps after which actions are collected without noise; null never stops it."""
+    failures: int = 3
+    """Episodes within `failure_window` that may be dropped because their environment fails; one more ends the run."""
+    failure_window: float = 300.0
+    """Seconds."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ and no alias is followed, so a file from elsewhere can neither run code nor grow
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from lightning_wm.errors import UserError
 
 _DIGITS = 30
+LARGEST = 500_000
+"""Bytes of a YAML file; a recipe with every key has 3,000."""
 _TAG = "tag:yaml.org,2002:"
 _RULES = {
     "bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
@@ -111,7 +114,13 @@ def read(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        value = parse(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "it is not there, or no plain file")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        value = parse(content.decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

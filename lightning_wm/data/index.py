@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from lightning_wm.data.schema import Field
 from lightning_wm.errors import UserError
 from lightning_wm.io import write_json
+from lightning_wm.untrusted import shown
 
 FORMAT = 1
 LARGEST = 1_000_000  # bytes of a JSON file; ours have a few hundred
@@ -56,6 +58,8 @@ def sync(path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise damaged(path.parent, f"{path.name} is not a plain file")
         with open(path, "rb") as file:
             text = file.read(LARGEST + 1)
         content = json.loads(text) if len(text) <= LARGEST else None
@@ -69,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _count(path: Path, content: dict[str, Any], name: str) -> int:
     value = content.get(name)
     if type(value) is not int or not 0 <= value < 2**62:
-        raise damaged(path.parent, f"{path.name} has {name}={value!r}, expected a count")
+        raise damaged(path.parent, f"{path.name} has {name}={shown(value)}, expected a count")
     return value
 
 
@@ -101,11 +105,26 @@ def read_slots(folder: Path, capacity: int, fields: dict[str, Field]) -> int:
 def _flat(content: dict[str, Any]) -> dict[str, str]:
     """What is to be compared, as it is shown: `{"capacity": "100", "action": "float32 [6]"}`."""
     keys = content.get("keys")
-    flat = {name: json.dumps(value) for name, value in content.items() if name != "keys"}
+    flat = {_named(name): shown(value) for name, value in content.items() if name != "keys"}
     for name, key in keys.items() if isinstance(keys, dict) else ():
-        whole = isinstance(key, dict) and key.keys() == {"dtype", "shape"}
-        flat[name] = f"{key['dtype']} {key['shape']}" if whole else json.dumps(key)
+        flat[_named(name)] = f"{key['dtype']} {key['shape']}" if _is_field(key) else shown(key)
     return flat
+
+
+def _named(name: str) -> str:
+    return name if name.isidentifier() and len(name) < 40 else shown(name)
+
+
+def _is_field(key: Any) -> bool:
+    """Whether an entry of `keys` looks like one of ours, so that it can be printed whole."""
+    if not isinstance(key, dict) or key.keys() != {"dtype", "shape"}:
+        return False
+    dtype, shape = key["dtype"], key["shape"]
+    return (
+        (isinstance(dtype, str) and dtype.isalnum() and len(dtype) < 20)
+        and (isinstance(shape, list) and len(shape) < 10)
+        and all(type(one) is int and one < 2**62 for one in shape)
+    )
 
 
 def read_commit(folder: Path) -> Commit:

@@ -19,8 +19,10 @@ from lightning_wm.data.sampler import WindowSampler
 from lightning_wm.data.schema import check, fields
 from lightning_wm.data.storage import MappedStorage, make_files
 from lightning_wm.errors import DiskError, UserError
+from lightning_wm.failpoints import reach
 from lightning_wm.io import write_json
 from lightning_wm.protocols import Spaces
+from lightning_wm.untrusted import shown
 
 
 def default_slack(capacity: int) -> int:
@@ -111,8 +113,10 @@ class Replay:
             begun = max(before.begun, after)
             if begun > self.storage.max_size:  # old rows are about to go: say so before they do
                 index.write_commit(self.folder, Commit(before.transitions, before.episodes, begun))
+            reach("episode.begun")
             self.buffer.extend(episode.to("cpu").copy(), update_priority=False)
             self.episodes += 1
+            reach("episode.stored")
             index.write_commit(self.folder, self._commit())
         except BaseException:
             self._move(Commit(before.transitions, before.episodes, self.storage.begun))
@@ -203,12 +207,16 @@ def _make(folder: Path, spaces: Spaces, capacity: int, slots: int) -> None:
 
 
 def _counts(state: dict[str, Any], capacity: int, folder: Path) -> tuple[int, int]:
-    values = [state.get(name) for name in ("transitions", "episodes", "capacity")]
-    if not all(type(value) is int and value >= 0 for value in values):
-        raise UserError(f"the checkpoint's replay state is damaged: {state!r}; use an older checkpoint")
+    values: list[Any] = [state.get(name) for name in ("transitions", "episodes", "capacity")]
+    transitions, episodes = values[:2]
+    if not all(type(value) is int and value >= 0 for value in values) or transitions < episodes:
+        raise UserError(
+            f"the checkpoint's replay state is damaged: it has "
+            f"{', '.join(map(shown, values))}, expected three counts; use an older checkpoint"
+        )
     if values[2] != capacity:
         raise UserError(
             f"the checkpoint was taken with replay.capacity={values[2]}, replay in {folder} has {capacity}; "
             f"type replay.capacity={values[2]}"
         )
-    return int(state["transitions"]), int(state["episodes"])
+    return transitions, episodes

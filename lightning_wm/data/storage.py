@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torchrl.data.replay_buffers import TensorStorage
 
 from lightning_wm.data.index import damaged, sync
 from lightning_wm.data.schema import Field
+from lightning_wm.disk import with_room
 from lightning_wm.errors import DiskError, UserError
 
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # file systems that cannot reserve
@@ -68,7 +70,7 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
         for name, tensor in self.tensors.items():
             row = tensor[0].numel() * tensor.itemsize
             for start, stop in self._ranges(rows):
-                _reserve(_path(self.folder, name), start * row, (stop - start) * row)
+                with_room(partial(_reserve, _path(self.folder, name), start * row, (stop - start) * row))
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Append rows at the writer's cursor, or replace stored ones (`set_cursor=False`)."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.envs.simulator import build, check
 from lightning_wm.errors import EnvironmentFailure, LightningWMError
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class SimulatorEnv(EnvBase):  # type: ignore[misc]
     """E independent simulators, stepped one after the other.
@@ -33,6 +34,11 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
     A row that is done and not reset stays as it is: its last observation,
     reward 0, done, 0 env steps. So E episodes of different lengths can be
     played side by side.
+
+    A simulator that raises, or returns what is not finite, is an
+    EnvironmentFailure. With `restart` set it is replaced by a new one instead:
+    the row is in `failed`, shows zeros, and is done (truncated) from the next
+    step on, until it is reset.
     """
 
     def __init__(self, task: TaskConfig, observation: ObservationConfig, environments: int = 1) -> None:
@@ -47,6 +53,11 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         self._decisions = [0] * environments
         self._age = [0] * environments
         self._begun = np.zeros(environments, bool)
+        self._dead = np.zeros(environments, bool)
+        self.restart = False
+        """Whether a row that fails is restarted instead of raising."""
+        self.failed: dict[int, EnvironmentFailure] = {}
+        """The rows that the last reset or step restarted."""
         self._seeds: list[int | None] = [None] * environments
         self._specify()
         if "pixels" in self._now:
@@ -99,17 +110,18 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         mask = None if tensordict is None else tensordict.get("_reset", None)
         chosen = np.ones(rows, bool) if mask is None else mask.reshape(rows).numpy()
         given = self._seeds if seeds is None else list(seeds)
+        self.failed = {}
         for row in np.flatnonzero(chosen).tolist():
-            self._begin(row, self._seeds[row] if given[row] is None else given[row])
+            with self._surviving(row):
+                self._begin(row, self._seeds[row] if given[row] is None else given[row])
         self._views["is_init"][:, 0] = chosen
         self._views["env_steps"][:] = 0
-        self._check_observations()
         return TensorDict(self._snapshot(), batch_size=self.batch_size, device=self.device)
 
     def _begin(self, row: int, seed: int | None) -> None:
         self._seeds[row] = None
         self._decisions[row] = self._age[row] = 0
-        self._views["terminated"][row] = self._views["truncated"][row] = False
+        self._views["terminated"][row] = self._views["truncated"][row] = self._dead[row] = False
         with self._failing(row):
             self.simulators[row].reset(seed)
             self._look(row)
@@ -119,7 +131,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         views, rows = self._views, len(self.simulators)
         if not self._begun.all():
             raise RuntimeError(f"environment {int(self._begun.argmin())} was never reset; call env.reset() first")
-        live = ~(views["terminated"] | views["truncated"])[:, 0]
+        live = ~(views["terminated"] | views["truncated"])[:, 0] & ~self._dead
         partial = tensordict.get("_step", None)
         if partial is not None:
             live &= partial.reshape(rows).numpy()
@@ -127,9 +139,11 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         rewards = torch.zeros(rows, 1)
         views["is_init"][:] = False
         views["env_steps"][:] = 0
+        self.failed = {}
         for row in np.flatnonzero(live).tolist():
-            rewards[row] = self._advance(row, actions[row])
-        self._check_observations()
+            with self._surviving(row):
+                rewards[row] = self._advance(row, actions[row])
+        views["truncated"][self._dead] = True
         result = self._snapshot()
         result["reward"] = rewards
         return TensorDict(result, batch_size=self.batch_size, device=self.device)
@@ -160,7 +174,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
                 total += reward
                 taken += 1
                 self._age[row] += 1
-                if not math.isfinite(reward):
+                if not abs(total) <= LARGEST:  # nor is it once it is float32
                     raise EnvironmentFailure(f"{self._where(row)}: the reward is {reward}, expected a finite number")
             self._look(row)
         self._decisions[row] += 1
@@ -172,7 +186,10 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
 
     def _look(self, row: int) -> None:
         if "observation" in self._views:
-            self.simulators[row].observe(self._views["observation"][row])
+            shown = self._views["observation"][row]
+            self.simulators[row].observe(shown)
+            if not np.isfinite(shown).all():
+                raise EnvironmentFailure(f"{self._where(row)}: the observation is not finite: {shown.tolist()}")
         if "pixels" in self._views:
             self._views["pixels"][row] = self.simulators[row].render(self.shown.render.size).transpose(2, 0, 1)
 
@@ -182,13 +199,6 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         result["done"] = result["terminated"] | result["truncated"]
         return result
 
-    def _check_observations(self) -> None:
-        vector = self._views.get("observation")
-        if vector is None or np.isfinite(vector).all():
-            return
-        row = int(np.flatnonzero(~np.isfinite(vector).all(axis=1))[0])
-        raise EnvironmentFailure(f"{self._where(row)}: the observation is not finite: {vector[row].tolist()}")
-
     @contextmanager
     def _failing(self, row: int) -> Iterator[None]:
         try:
@@ -197,6 +207,33 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
             raise
         except Exception as error:
             raise EnvironmentFailure(f"{self._where(row)}: {type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _surviving(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except EnvironmentFailure as error:
+            if not self.restart:
+                raise
+            self.rebuild(row)
+            self.failed[row] = error
+
+    def rebuild(self, row: int) -> None:
+        """Give a row a new simulator; until its reset it shows zeros and is done.
+
+        Raises:
+            EnvironmentFailure: it cannot be made again.
+        """
+        with suppress(Exception):  # it is broken, and may not even close
+            self.simulators[row].close()
+        try:
+            self.simulators[row] = build(self.task, self.shown)
+        except Exception as error:
+            raise EnvironmentFailure(f"task {self.task.name} failed and cannot be made again: {error}") from error
+        for name in ("observation", "pixels", "env_steps", "terminated"):
+            if name in self._views:
+                self._views[name][row] = 0
+        self._begun[row] = self._dead[row] = True
 
     def _where(self, row: int) -> str:
         return f"task {self.task.name} failed in environment {row} at env step {self._age[row]} of its episode"

@@ -1,0 +1,115 @@
+"""The card of a model folder: what it is, how it was judged, how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning_wm
+from lightning_wm.config import Config
+
+_CARD = """\
+---
+library_name: lightning_wm
+tags: [world-model, model-based-reinforcement-learning, planning]
+---
+
+# {title}
+
+A world model and what learned it, exported by `lightning_wm` {version}.
+
+| | |
+|---|---|
+| task | `{task}`, {repeat} env steps per action |
+| observation | `{observation}` |
+| model, agent | `{model}`, `{agent}` |
+| planner | `{planner}` |
+| trained for | {env_steps:,} env steps, seed {seed}, checkpoint `{checkpoint}` |
+| parameters | {parameters:,} |
+
+## Returns
+
+{returns}
+
+## Use
+
+```python
+from lightning_wm import load_actor
+
+actor = load_actor("{folder}"{plugins})
+actor.reset()
+action = actor.act(observation)  # in [-1, 1], to be held for {repeat} env steps
+```
+
+```bash
+python -m lightning_wm.evaluate run={folder} episodes=10{typed}
+```
+
+`config.yaml` has every setting; `recipe={folder}/config.yaml` trains anew with them.
+{needs}
+## Licence
+
+Not chosen yet: name one here, and in the header as `license:`, before you share this folder.
+"""
+_TABLE = """\
+| planner | episodes | episode seeds | mean return | 95 % interval | IQM |
+|---|---:|---|---:|---|---:|
+| `{planner}` | {episodes} | {first} to {last} | {mean:.1f} | {interval} | {iqm:.1f} |
+
+The sum of rewards of an episode, over episodes that were played after training; the interval is Student's of their
+mean. `evaluation.json` has every return and the planner's settings."""
+_NONE = "Not evaluated yet; the command below does it."
+
+
+def card(
+    config: Config,
+    folder: str,
+    env_steps: int,
+    checkpoint: str,
+    parameters: int,
+    evaluation: Mapping[str, Any] | None,
+) -> str:
+    """The text of `README.md`.
+
+    Args:
+        config: the run's.
+        folder: the model folder's name.
+        env_steps: of the checkpoint.
+        checkpoint: `last` or `best`.
+        parameters: how many numbers the weights have.
+        evaluation: content of `evaluation.json`, or None.
+    """
+    plugins = ",".join(config.plugins)
+    needs = f"\nIt needs the Python packages {plugins}, which are code of their own: look at them first.\n"
+    return _CARD.format(
+        title=f"{config.task.name}, {env_steps:,} env steps",
+        version=lightning_wm.__version__,
+        task=config.task.name,
+        repeat=config.task.action_repeat,
+        observation=config.observation.kind,
+        model=config.model.name,
+        agent=config.agent.name,
+        planner=config.planner.name,
+        env_steps=env_steps,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        parameters=parameters,
+        returns=_NONE if evaluation is None else _table(evaluation),
+        folder=folder,
+        plugins=f", plugins={config.plugins!r}" if plugins else "",
+        typed=f" plugins=[{plugins}]" if plugins else "",
+        needs=needs if plugins else "",
+    )
+
+
+def _table(evaluation: Mapping[str, Any]) -> str:
+    low, high = evaluation["interval95"]
+    return _TABLE.format(
+        planner=evaluation["planner"],
+        episodes=evaluation["episodes"],
+        first=evaluation["seed"],
+        last=evaluation["seed"] + evaluation["episodes"] - 1,
+        mean=evaluation["mean"],
+        interval="-" if low is None else f"{low:.1f} to {high:.1f}",
+        iqm=evaluation["iqm"],
+    )

@@ -1,0 +1,91 @@
+"""Episodes that cannot be finished: dropped and counted, until they are too many."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_wm.errors import LightningWMError, NumericsError
+from lightning_wm.protocols import Actor
+
+
+class Failures:
+    """Counts episodes that were dropped because their environment or their actor failed.
+
+    Args:
+        limit: how many within `window` are survived.
+        window: seconds.
+        clock: the time in seconds.
+    """
+
+    def __init__(self, limit: int = 3, window: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit, self.window, self.clock = limit, window, clock
+        self.total = 0
+        """Since this object was made."""
+        self._recent: deque[float] = deque(maxlen=limit + 1)
+        self._last: LightningWMError | None = None
+
+    def count(self, error: LightningWMError) -> None:
+        """One episode was dropped."""
+        self.total += 1
+        self._recent.append(self.clock())
+        self._last = error
+        print(f"an episode was dropped and its environment restarted: {error}", file=sys.stderr)
+
+    def check(self) -> None:
+        """Between two rounds of episodes.
+
+        Raises:
+            EnvironmentFailure, NumericsError: more than `limit` within `window`; the last one's class and message.
+        """
+        if self._last is None or len(self._recent) <= self.limit or self._recent[-1] - self._recent[0] > self.window:
+            return
+        raise type(self._last)(
+            f"{self.limit + 1} episodes were dropped within {self.window:g} s, the last because {self._last}; "
+            f"mend that, or type rollout.failures={10 * max(1, self.limit)} to survive more"
+        ) from self._last
+
+
+@contextmanager
+def restarting(env: Any, wanted: bool) -> Iterator[None]:
+    """Inside the block an environment that can restart its rows does so instead of raising, where that is wanted."""
+    before = getattr(env, "restart", None)
+    if before is None or not wanted:
+        yield
+        return
+    env.restart = True
+    try:
+        yield
+    finally:
+        env.restart = before
+
+
+def not_finite(action: Tensor, playing: Sequence[bool]) -> dict[int, LightningWMError]:
+    """The rows of `action` `[E, A]` that must not reach a simulator, among those that are still playing `[E]`."""
+    rows = (~action.isfinite().all(-1)).nonzero().flatten().tolist()
+    return {
+        row: NumericsError(
+            f"the actor's action in environment {row} is not finite: {action[row].tolist()}; "
+            f"expected {action.shape[-1]} numbers in [-1, 1]"
+        )
+        for row in rows
+        if playing[row]
+    }
+
+
+def reject(env: Any, actor: Actor, action: Tensor, bad: Iterable[int]) -> Tensor:
+    """End the episodes of `bad` rows without showing their actions to a simulator; what the others do stays.
+
+    The actor forgets every row whose action is not finite, of finished episodes too, so that it cannot go on from it.
+    """
+    for row in bad:
+        env.rebuild(row)
+    actor.reset(~action.isfinite().all(-1))
+    return torch.where(action.isfinite(), action, 0.0)

@@ -1,0 +1,192 @@
+"""A full disk: the last checkpoint stays good, films go first, and the exit code is 5."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_wm.callbacks.loggers import EnvStepTensorBoard, JSONLinesLogger
+from lightning_wm.callbacks.rollout import Counters
+from lightning_wm.callbacks.video import _write
+from lightning_wm.disk import append, may_drop, with_room
+from lightning_wm.errors import DiskError, exits
+from lightning_wm.fit import main as fit
+from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint
+from lightning_wm.plots import read_metrics
+from tests.conftest import ADDED, TINY
+
+MEGABYTE = 2**20
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path, leave: int) -> None:
+    """Make a file that leaves so many bytes free."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(path.parent).free - leave)
+
+
+# ---- parts
+
+
+def test_what_can_be_made_again_goes_first_and_only_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, tries = tmp_path / "videos", [0]
+    videos.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (videos / name).write_bytes(bytes(100))
+    (videos / "notes.txt").write_text("mine")
+    (videos / "link.mp4").symlink_to(videos / "notes.txt")
+
+    def write(number: int, fails: int) -> str:
+        tries[0] += 1
+        if tries[0] <= fails:
+            raise DiskError("full") from OSError(number, os.strerror(number))
+        return "written"
+
+    with pytest.raises(DiskError):  # nobody said that the films may go
+        with_room(lambda: write(28, 1))
+    with may_drop(videos):
+        tries[0] = 0
+        with pytest.raises(DiskError):  # permission denied: nothing is gained by deleting
+            with_room(lambda: write(13, 1))
+        assert len(list(videos.iterdir())) == 4
+        tries[0] = 0
+        assert with_room(lambda: write(28, 1)) == "written"
+        assert sorted(path.name for path in videos.iterdir()) == ["link.mp4", "notes.txt"]
+        assert capsys.readouterr().err == f"the disk is full: deleted 2 films (200 bytes) in {videos}\n"
+        tries[0] = 0
+        with pytest.raises(DiskError):  # and there are no more
+            with_room(lambda: write(28, 1))
+
+
+def test_a_line_is_appended_whole_or_not_at_all(small: Path) -> None:
+    path = small / "lines"
+    append(path, "first\n")
+    fill(small / "filler", 0)
+    with pytest.raises(DiskError, match="lines could not be written: No space left on device; free some space"):
+        append(path, "x" * 10_000)  # what is left of the first line's page is not enough
+    assert path.read_text() == "first\n"
+
+
+def test_metrics_on_a_full_device() -> None:
+    with pytest.raises(DiskError, match="/dev/full could not be written: No space left"):
+        JSONLinesLogger(Path("/dev/full"), Counters()).log_metrics({"a": 1.0}, 1)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one_and_no_rest(small: Path) -> None:
+    path, io = small / "checkpoints" / "a.ckpt", AtomicCheckpointIO()
+    content = {"state_dict": {"w": torch.arange(3.0)}, "lightning_wm": ADDED}
+    io.save_checkpoint(content, path)
+    large = {**content, "state_dict": {"w": torch.zeros(1_500_000)}}  # 6 MB
+    fill(small / "videos" / "film.mp4", 3 * MEGABYTE)
+    with may_drop(small / "videos"):
+        io.save_checkpoint(large, path)
+    assert torch.load(path, weights_only=True)["state_dict"]["w"].numel() == 1_500_000
+    with pytest.raises(DiskError, match=r"a\.ckpt could not be written: No space left"):
+        io.save_checkpoint(large, path)
+    assert torch.load(path, weights_only=True)["state_dict"]["w"].numel() == 1_500_000
+    assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
+
+
+def write_much(logger: EnvStepTensorBoard) -> None:
+    """A few pages, as TensorBoard's thread does it: what it meets is raised by the next write."""
+    for _ in range(50):
+        logger.log_metrics({"a-long-name" * 20: 1.0})
+        with suppress(OSError):
+            logger.experiment.flush()
+
+
+def test_tensorboard_on_a_full_disk(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = EnvStepTensorBoard(small / "tensorboard", Counters())
+    logger.log_metrics({"a": 1.0})
+    fill(small / "videos" / "film.mp4", 0)
+    with may_drop(small / "videos"):
+        write_much(logger)
+    assert not list((small / "videos").iterdir())
+    fill(small / "filler", 0)
+    with pytest.raises(DiskError, match="tensorboard could not be written: No space left"):
+        write_much(logger)
+    logger.finalize("failed")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_film_that_does_not_fit_leaves_nothing(small: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 256, 256, 3)).astype(np.uint8)
+    fill(small / "filler", 64 * 1024)
+    with pytest.raises(DiskError, match=r"film\.mp4 could not be written: .*; free some space"):
+        _write(small / "film.mp4", list(noise))
+    assert [path.name for path in small.iterdir()] == ["filler"]
+
+
+def test_a_librarys_own_error_is_exit_5_too(capsys: pytest.CaptureFixture[str]) -> None:
+    @exits
+    def main(argv: object = None) -> int:
+        with open("/dev/full", "w") as file:
+            file.write("x")
+        return 0
+
+    assert main([]) == 5
+    assert "could not be written: No space left on device; free some space" in capsys.readouterr().err
+
+
+# ---- whole runs
+
+RUN = [*TINY, "evaluation.every=0", "evaluation.video=false", "logging.tensorboard=true"]
+
+
+def steps(run: Path) -> int:
+    loaded = load_checkpoint(RunDirectory(run).checkpoint("last"))
+    return int(loaded["lightning_wm"]["ranks"][0]["counters"]["env_steps"])
+
+
+@pytest.mark.parametrize(("left", "what"), [(0, "tensorboard"), (4096, "replay"), (32768, r"turn-00004\.ckpt")])
+def test_a_run_on_a_full_disk_ends_with_5_and_goes_on_when_there_is_room(
+    small: Path, capsys: pytest.CaptureFixture[str], left: int, what: str
+) -> None:
+    run = small / "run"
+    assert fit([*RUN, f"run={run}"]) == 0
+    before = steps(run)
+    fill(small / "filler", left)
+    assert fit([*RUN, f"run={run}", "env_steps=6400"]) == 5
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert re.search(f"error: .*{what}.* could not be written: No space left on device; free some space", error)
+    reached = steps(run)  # the checkpoint loads
+    assert before <= reached < 6400
+    (small / "filler").unlink()
+    assert fit([*RUN, f"run={run}", f"env_steps={reached + 320}"]) == 0
+    assert read_metrics(run / "metrics.jsonl")[-1]["env_steps"] >= reached + 320
+
+
+def test_films_make_room_for_a_run(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = small / "run"
+    assert fit([*RUN, f"run={run}"]) == 0
+    fill(run / "videos" / "1.mp4", 0)
+    assert fit([*RUN, f"run={run}", "env_steps=640"]) == 0
+    error = capsys.readouterr().err
+    assert error.count("the disk is full: deleted 1 films") == 1
+    assert steps(run) >= 640
