@@ -1,0 +1,202 @@
+"""Learning a world model, and a policy and its value in the model's imagination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.modules import PercentileValueNorm
+
+from lightning_wm import rng
+from lightning_wm.agents.imagination import Dream, dream, frozen, lambda_returns, survival
+from lightning_wm.agents.planet import PlaNet, PlaNetConfig
+from lightning_wm.errors import UserError
+from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
+from lightning_wm.protocols import State
+from lightning_wm.registry import register
+
+GRADIENTS = ("dynamics", "reinforce")
+
+
+@dataclass(frozen=True)
+class DreamerConfig(PlaNetConfig):
+    """How the world model, the actor and the critics are optimised."""
+
+    name: str = "dreamer"
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    """The policy."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """The value."""
+    actor_learning_rate: float = 3e-4
+    """Adam's step size of the actor."""
+    critic_learning_rate: float = 3e-4
+    """Adam's step size of the critics."""
+    imagination: int = 15
+    """H: agent steps that are imagined."""
+    imagine_starts: int = 64
+    """M: posterior states of a batch that imagination starts from; 0 for all of them."""
+    gradient: str = "dynamics"
+    """The actor's gradient: through the `dynamics`, or `reinforce`, the score function with the value as baseline."""
+    discount: float = 0.99
+    """Factor per agent step."""
+    return_lambda: float = 0.95
+    """lambda of the lambda-returns."""
+    entropy: float = 1e-3
+    """Weight of the policy's entropy, in units of normalised return."""
+    normalise_returns: bool = True
+    """Divide by the spread of the returns, their 5 to 95 % range (arXiv:2301.04104, Eq. 7), where it is above 1."""
+    disagreement_bonus: float = 0.0
+    """Weight of the ensemble's disagreement in the imagined reward, to explore; needs model.ensemble."""
+    imitation: float = 0.0
+    """Weight of the policy's negative log-likelihood of the actions in replay; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("actor_learning_rate", "critic_learning_rate", "imagination"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a positive number")
+        for name in ("imagine_starts", "entropy", "disagreement_bonus", "imitation"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"agent.{name}={getattr(self, name)}: expected 0 or more")
+        for name in ("discount", "return_lambda"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a factor in (0, 1]")
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"agent.gradient={self.gradient}: expected one of {', '.join(GRADIENTS)}")
+
+
+@register("agent", "dreamer")
+class Dreamer(PlaNet):
+    """Dreamer: behaviour learned by latent imagination (arXiv:1912.01603; arXiv:2301.04104).
+
+    One optimiser with a group per part, one summed loss. The world model is
+    trained by its own losses alone.
+
+    Args:
+        config: how it is optimised.
+        model: a `protocols.WorldModel` that is an `nn.Module` and has `features(state)` `[M, F]`.
+        seed: of the stream model.
+
+    Raises:
+        UserError: the model has no features, or no ensemble where its disagreement is asked for.
+    """
+
+    Config = DreamerConfig
+    config: DreamerConfig
+
+    def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
+        super().__init__(config or DreamerConfig(), model, seed)
+        c = self.config
+        if getattr(model, "features", None) is None:
+            raise UserError(
+                f"agent=dreamer learns on the model's features, but {type(model).__name__} has no features(state); "
+                "add the method, or type agent=planet"
+            )
+        if c.disagreement_bonus and getattr(model, "disagreement", None) is None:
+            raise UserError(
+                f"agent.disagreement_bonus={c.disagreement_bonus}, but the model has no ensemble; "
+                "type model.ensemble=5, or agent.disagreement_bonus=0"
+            )
+        width = model.features(model.initial(1)).shape[-1]
+        self.policy = PolicyHead(width, model.spaces.action, c.actor)
+        self.critics = Critics(width, c.critic)
+        self.slow = Critics(width, c.critic).requires_grad_(False)
+        self.slow.load_state_dict(self.critics.state_dict())
+        self.spread = PercentileValueNorm()
+
+    def groups(self) -> dict[str, list[torch.nn.Parameter]]:
+        """Parameters by part."""
+        behaviour = {"actor": list(self.policy.parameters()), "critic": list(self.critics.parameters())}
+        return {**super().groups(), **behaviour}
+
+    def rates(self) -> dict[str, float]:
+        """Adam's step size of each part."""
+        c = self.config
+        return {**super().rates(), "actor": c.actor_learning_rate, "critic": c.critic_learning_rate}
+
+    # ---- learning
+
+    def behave(self, states: State, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Losses of actor and critics, from trajectories that are imagined from posterior states."""
+        generator = rng.generator(self.seed, "model", self.global_rank, self.global_step, 1)
+        self.slow.follow(self.critics)
+        start, alive = self.starts(states, batch, generator)
+        measured = self.imagined(start, alive, generator)
+        if self.config.imitation:
+            measured["loss/imitation"] = self.config.imitation * self.imitated(states, batch)
+        return measured
+
+    def starts(self, states: State, batch: TensorDictBase, generator: torch.Generator) -> tuple[State, Tensor]:
+        """States to imagine from, `[M, ...]`, and whether the episode goes on after them, `[M]`."""
+        alive = 1.0 - batch["terminated"].flatten().to(next(iter(states.values())).dtype)
+        number = self.config.imagine_starts or len(alive)
+        chosen = torch.randperm(len(alive), generator=generator)[:number].to(alive.device)
+        return {name: value.detach()[chosen] for name, value in states.items()}, alive[chosen]
+
+    def imagined(self, start: State, alive: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`loss/actor`, `loss/critic` and what is worth logging, from M starts `[M, ...]`."""
+        c, model = self.config, self.model
+        size = (c.imagination, len(alive))
+        drawn = torch.randn(*size, model.spaces.action, generator=generator).to(alive)
+        noise = model.noise(size, generator).to(alive)
+        with frozen(model, self.critics):
+            seen = dream(model, self.policy, start, drawn, noise, c.gradient == "dynamics")
+            returns, weight, value = self.returns(seen, alive)
+        self.spread.update(returns.detach().reshape(-1, 1))
+        scale = self.spread.scale().detach() if c.normalise_returns else 1.0
+        entropy = self.policy.entropy(seen.std, seen.raw)
+        if c.gradient == "dynamics":
+            gain = returns / scale
+        else:
+            chance = self.policy.log_prob(seen.mean, seen.std, seen.raw.detach())
+            gain = chance * ((returns - value) / scale).detach()
+        features = seen.features[:-1].detach()
+        critic = self.critics.loss(features.flatten(0, 1), returns.detach().flatten())
+        if c.critic.regulariser:
+            kept = self.slow(features.flatten(0, 1)).mean(0)
+            critic = critic + c.critic.regulariser * self.critics.loss(features.flatten(0, 1), kept)
+        return {
+            "loss/actor": -(weight * (gain + c.entropy * entropy)).mean(),
+            "loss/critic": (weight.flatten() * critic).mean(),
+            "policy/entropy": entropy.detach().mean(),
+            "policy/std": seen.std.detach().mean(),
+            "imagined/return": returns.detach().mean(),
+            "imagined/value": value.mean(),
+        }
+
+    def returns(self, seen: Dream, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """lambda-returns of the states 0..H-1, how much each counts, and the critics' value, each `[H, M]`."""
+        c, horizon = self.config, len(seen.raw)
+        reward = self.model.reward(seen.states)
+        if c.disagreement_bonus:
+            reward = reward + c.disagreement_bonus * self.model.disagreement(seen.states)
+        discount = c.discount * self.model.continues(seen.states)
+        critics = self.slow if c.critic.bootstrap == "slow" else self.critics
+        value = critics(seen.features[1:].flatten(0, 1)).mean(0)
+        reward, discount, value = (one.unflatten(0, (horizon, -1)) for one in (reward, discount, value))
+        returns = lambda_returns(reward, discount, value, c.return_lambda)
+        with torch.no_grad():
+            before = critics(seen.features[0]).mean(0)
+        return returns, alive * survival(discount), torch.cat([before[None], value[:-1].detach()])
+
+    def imitated(self, states: State, batch: TensorDictBase) -> Tensor:
+        """Negative log-likelihood in nats of the actions that replay holds, given the states they were chosen in."""
+        features = self.model.features({name: value.detach() for name, value in states.items()})
+        mean, std = self.policy.statistics(features.detach().unflatten(0, tuple(batch.shape[:2]))[:, :-1])
+        action = self.policy.unbound(batch["action"][:, 1:].to(mean))
+        real = 1.0 - batch["is_init"][:, 1:].squeeze(-1).to(mean)
+        nats: Tensor = -(self.policy.log_prob(mean, std, action) * real).sum() / real.sum().clamp_min(1.0)
+        return nats
+
+    # ---- acting
+
+    def learned(self) -> dict[str, Any]:
+        """Policy and critics for planners."""
+        features = self.model.features
+        return {
+            "policy": lambda state: self.policy(features(state)),
+            "values": lambda state: self.critics(features(state)),
+        }
