@@ -17,11 +17,12 @@ from lightning_wm.errors import ConfigError, UserError, exits
 if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting
 
-ALL = ("update", "replay", "render", "trainer", "planners")
+ALL = ("update", "behaviour", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
 WORDS = {
     "all": "every one below but memory and planner",
     "update": "an update of the world model beside TorchRL's and beside bare matrix products",
+    "behaviour": "an update with actor and critic beside the world model's alone",
     "replay": "drawing a batch beside SliceSampler",
     "render": "an agent step with pixels beside DMControlWrapper",
     "trainer": "Lightning's Trainer beside a bare loop",

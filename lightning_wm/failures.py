@@ -39,16 +39,27 @@ class Failures:
         self._last = error
         print(f"an episode was dropped and its environment restarted: {error}", file=sys.stderr)
 
-    def check(self) -> None:
+    def check(self, tries: int = 0) -> None:
         """Between two rounds of episodes.
 
+        Args:
+            tries: rounds in a row that dropped the same episodes, where these are played again; a failure that
+                follows from their seeds never ends, however long a round takes.
+
         Raises:
-            EnvironmentFailure, NumericsError: more than `limit` within `window`; the last one's class and message.
+            EnvironmentFailure, NumericsError: more than `limit` within `window` or in `tries`; the last one's class
+                and message.
         """
-        if self._last is None or len(self._recent) <= self.limit or self._recent[-1] - self._recent[0] > self.window:
+        if self._last is None:
+            return
+        if len(self._recent) > self.limit and self._recent[-1] - self._recent[0] <= self.window:
+            what = f"{self.limit + 1} episodes were dropped within {self.window:g} s, the last"
+        elif tries > self.limit:
+            what = f"the same episodes were dropped {tries} times in a row, the last time"
+        else:
             return
         raise type(self._last)(
-            f"{self.limit + 1} episodes were dropped within {self.window:g} s, the last because {self._last}; "
+            f"{what} because {self._last}; "
             f"mend that, or type rollout.failures={10 * max(1, self.limit)} to survive more"
         ) from self._last
 

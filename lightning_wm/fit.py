@@ -71,16 +71,20 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     signals = Signals()
     try:
         with signals.listening(), may_drop(run.videos):
-            return _go(loaded, arguments, run, signals, owner)
+            try:
+                return _go(loaded, arguments, run, signals, owner)
+            except Interrupted as error:
+                if owner and error.signal != signal.SIGINT:
+                    with signals.deferred():  # a further signal must not stop scontrol
+                        slurm.requeue()
+                raise
     except LightningWMError as error:
         if not owner and error.everywhere:
             return 0  # as below
         raise
-    except Interrupted as error:
+    except Interrupted:
         if not owner:
             return 0  # Lightning kills rank 0, perhaps in the middle of its last words, where another rank fails
-        if error.signal != signal.SIGINT:
-            slurm.requeue()
         raise
     finally:
         run.unlock()
@@ -163,6 +167,16 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     try:
         with signals.deferred():
             trainer.fit(experiment.agent, experiment.data, ckpt_path=where, weights_only=True)
+    except (LightningWMError, OSError):
+        raise
+    except Exception as error:
+        if checkpoint is None or experiment.rollout.phase != "starting":
+            raise
+        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UserError(
+            f"the run could not go on from {checkpoint} ({why[:300]}); expected a checkpoint that fit wrote with this "
+            "configuration; restore it from a copy, or type run=<a new folder> to start another run"
+        ) from error
     finally:
         experiment.rollout.env.close()
 

@@ -215,11 +215,13 @@ def play_many(
         part = list(seeds[first : first + at_once])
         filled = part + part[-1:] * (at_once - len(part))
         played: dict[int, Episode] = {}
+        tries = 0
         while not all(row in played for row in range(len(part))):
-            actor.episode = first  # type: ignore[attr-defined]
+            actor.episode, before = first, len(played)  # type: ignore[attr-defined]
             for episode in play(env, actor, filled, on_decision=on_decision, on_failure=on_failure):
                 played.setdefault(episode.row, episode)
+            tries = 0 if len(played) > before else tries + 1
             if failures is not None:
-                failures.check()
+                failures.check(tries)
         episodes += [played[row] for row in range(len(part))]
     return episodes

@@ -41,25 +41,36 @@ def check_folder(folder: Path) -> None:
     The folder itself may be a link, or not be there yet.
 
     Raises:
-        UserError: names the first entry.
+        UserError: names the first entry, or what cannot be looked at.
     """
-    home = folder.resolve()
-    for path in _entries(folder) if folder.is_dir() else ():
-        kind = path.lstat().st_mode
-        if stat.S_ISLNK(kind) and not path.resolve().is_relative_to(home):
-            raise UserError(
-                f"{path} is a link that leaves its folder, to {os.readlink(path)}; expected plain files; "
-                "if you made it, put the file itself there (cp -rL makes a copy without links)"
-            )
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
-            raise UserError(f"{path} is no plain file (a device or a pipe); expected plain files; remove it")
+    try:
+        home = folder.resolve()
+        for path in _entries(folder) if folder.is_dir() else ():
+            _check_entry(path, home)
+    except (OSError, RuntimeError) as error:  # Path.resolve's RuntimeError: a link that leads to itself
+        raise UserError(f"{folder} cannot be looked through ({error}); expected a folder of plain files") from error
+
+
+def _check_entry(path: Path, home: Path) -> None:
+    kind = path.lstat().st_mode
+    # realpath, unlike Path.resolve, takes a link that leads to itself; whoever opens that is told.
+    if stat.S_ISLNK(kind) and not Path(os.path.realpath(path)).is_relative_to(home):
+        raise UserError(
+            f"{path} is a link that leaves its folder, to {os.readlink(path)}; expected plain files; "
+            "if you made it, put the file itself there (cp -rL makes a copy without links)"
+        )
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
+        raise UserError(f"{path} is no plain file (a device or a pipe); expected plain files; remove it")
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        yield path
-        if path.is_dir() and not path.is_symlink() and path.name not in _NOT_READ:
-            yield from _entries(path)
+    waiting = [folder]  # no recursion: folders can lie deeper than Python's stack
+    while waiting:
+        here = waiting.pop()
+        for path in sorted(here.iterdir()):
+            yield path
+            if path.is_dir() and not path.is_symlink() and path.name not in _NOT_READ:
+                waiting.append(path)
 
 
 def check_archive(path: Path) -> None:
@@ -129,8 +140,10 @@ def _check_counters(path: Path, counters: Any) -> None:
     for name in ("env_steps", "agent_steps", "episodes", "rank_episodes", "turns"):
         if not _is_count(counters.get(name)):
             raise _foreign(path, f"{name} is {shown(counters.get(name))}")
+    if not _is_count(counters.get("restarts", 0)):  # the first checkpoints of format 1 have none
+        raise _foreign(path, f"restarts is {shown(counters['restarts'])}")
     seconds = counters.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 2**62:
         raise _foreign(path, f"seconds is {shown(seconds)}")
 
 

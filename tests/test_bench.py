@@ -18,6 +18,7 @@ KEYS = {"what", "peer", "ratio", "settings"}
 TIMES = {"ours_ms", "peer_ms"}
 EXPECTED = {
     "update": ["update/state", "update/state_b50", "update/pixels"],
+    "behaviour": ["update/behaviour", "update/behaviour_64", "update/behaviour_all"],
     "replay": ["replay/sample"],
     "trainer": ["trainer/overhead"],
     "planners": ["planner/cem", "planner/cem_rollouts", "planner/grad_mpc"],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_wm import config as configuration
+from lightning_wm import rng
 from lightning_wm.agents.dreamer import Dreamer, DreamerConfig
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
@@ -60,10 +61,6 @@ def test_behaviour_leaves_the_world_models_gradients_as_they_are(gradient: str) 
     batch = experience(SPACES, 3, 7)
     agent, alone = dreamer(replace(SMALL, gradient=gradient)), dreamer()
     agent.training_step(batch, 0).backward()
-    _, measured = alone.model.observe(batch, generator=torch.Generator().manual_seed(0))
-    from lightning_wm import rng
-
-    alone.model.zero_grad()
     _, measured = alone.model.observe(batch, generator=rng.generator(0, "model", 0, 0))
     total(measured).backward()
     for ours, theirs in zip(gradients(agent.model), gradients(alone.model), strict=True):
@@ -147,6 +144,42 @@ def test_the_critics_target_is_stopped() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     for parameter in torch.autograd.grad(losses["loss/actor"], list(agent.critics.parameters()), allow_unused=True):
         assert parameter is None
+
+
+def test_the_slow_copy_stands_still_after_a_skipped_update() -> None:
+    """It has followed these critics already."""
+    agent, batch = dreamer(), experience(SPACES, 3, 7)
+    with torch.no_grad():
+        for parameter in agent.critics.parameters():
+            parameter.add_(1.0)
+    slow = []
+    for streak in (0, 1, 0):
+        agent.guard.streak = streak
+        agent.training_step(batch, 0)
+        slow.append(torch.cat([p.flatten().clone() for p in agent.slow.parameters()]))
+    assert torch.equal(slow[0], slow[1])
+    assert not torch.equal(slow[1], slow[2])
+
+
+@pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
+@pytest.mark.parametrize("activation", ["elu", "silu"])
+def test_returns_are_float32_under_mixed_precision(gradient: str, activation: str) -> None:
+    """ELU's time loop has a backward pass by hand, which knows no mixed precision."""
+    agent = dreamer(replace(SMALL, gradient=gradient, imitation=1.0), activation=activation)
+    found: list[Tensor] = []
+    inner = agent.returns
+
+    def spy(*args: Any) -> Any:
+        result = inner(*args)
+        found.extend(result)
+        return result
+
+    agent.returns = spy  # type: ignore[method-assign]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = agent.training_step(experience(SPACES, 3, 7), 0)
+    loss.backward()
+    assert [value.dtype for value in (*found, loss)] == [torch.float32] * 4
+    assert all(grad is not None and bool(grad.isfinite().all()) for grad in gradients(agent.policy))
 
 
 def test_ended_episodes_do_not_count() -> None:

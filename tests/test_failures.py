@@ -186,6 +186,14 @@ def test_episodes_of_an_evaluation_are_played_again_as_they_would_have_been() ->
     assert [(e.seed, e.total, e.length) for e in played] == [(e.seed, e.total, e.length) for e in clean]
 
 
+def test_an_episode_that_always_fails_is_not_tried_for_ever() -> None:
+    """Its rounds may take longer than any window."""
+    Faulty.forget()
+    with pytest.raises(EnvironmentFailure, match="the same episodes were dropped 3 times in a row, the last time beca"):
+        play_many(env("chance@1"), actor(1), [7], failures=Failures(limit=2, window=0.0))
+    assert Faulty.raised == 3
+
+
 # ---- whole runs
 
 RUN = [

@@ -8,8 +8,10 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,10 +19,13 @@ import torch
 
 import lightning_wm
 from lightning_wm.bench import main as bench
+from lightning_wm.callbacks.rollout import Counters, Rollout
+from lightning_wm.config.schema import ObservationConfig, TaskConfig
+from lightning_wm.envs import make_env
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
-from lightning_wm.io import write_tensors
+from lightning_wm.io import RunDirectory, load_checkpoint, write_tensors
 from lightning_wm.loading import load_run
 from tests.conftest import TINY
 from tests.payloads import bomb, pickled, rezipped, safetensors_with, torch_saved
@@ -369,9 +374,52 @@ def test_links_within_the_folder_and_of_the_folder_are_fine(run: Path, tmp_path:
     assert load_run(tmp_path / "link").env_steps == 480
 
 
+def test_a_link_to_itself_and_folders_without_end(run: Path, sentinel: Path, capsys: Capture) -> None:
+    """Neither ends in a traceback, and what lies deeper than Python's stack is looked at as well."""
+    (run / "loop").symlink_to("loop")
+    here = os.open(run, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=here)
+        above, here = here, os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(above)
+    try:
+        assert load_run(run).env_steps == 480
+        os.symlink("/", "out", dir_fd=here)
+        assert "leaves its folder" in refused(evaluate([f"run={run}", "episodes=1"]), capsys, sentinel)
+    finally:
+        os.close(here)
+        subprocess.run(["rm", "-rf", run / "d"], check=True)  # nor can Python's own rmtree go as deep
+
+
 @pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a/b", "..\0"])
 def test_a_name_that_leaves_the_folder(name: str, model: Path, sentinel: Path, capsys: Capture) -> None:
     assert "name=" in refused(evaluate([f"run={model}", f"name={name}"]), capsys, sentinel)
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no version": lambda content: content.pop("pytorch-lightning_version"),
+    "no loops": lambda content: content.update(loops={}),
+    "no weights": lambda content: content["state_dict"].clear(),
+    "guard": lambda content: content.update(guard={"skipped": "x"}),
+    "seconds": lambda content: content["lightning_wm"]["ranks"][0]["counters"].update(seconds=10**400),
+    "restarts": lambda content: content["lightning_wm"]["ranks"][0]["counters"].update(restarts="x"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_that_cannot_be_gone_on_from(change: str, run: Path, sentinel: Path, capsys: Capture) -> None:
+    newest = RunDirectory(run).checkpoint()
+    content = load_checkpoint(newest)
+    CHANGES[change](content)
+    for path in (run / "checkpoints").glob("turn-*.ckpt"):
+        write_tensors(path, content)
+    assert newest.name in refused(fit([*FIT, f"run={run}", "env_steps=640"]), capsys, sentinel)
+
+
+def test_counters_that_are_none_of_ours_are_left_out() -> None:
+    rollout = Rollout(make_env(TaskConfig("dmc/cartpole_swingup"), ObservationConfig("state")))
+    rollout.load_state_dict({"turns": 3, "__class__": 1, "state": 2})
+    assert (rollout.counters.turns, vars(rollout.counters).keys()) == (3, vars(Counters()).keys())
 
 
 # ---- what is only read back
@@ -382,6 +430,12 @@ def test_an_evaluation_that_is_none(content: str, run: Path, sentinel: Path, cap
     (run / "evaluations" / "final.json").write_text(content, encoding="latin-1")
     assert "final.json" in refused(fit([*FIT, f"run={run}"]), capsys, sentinel)
     assert "final.json" in refused(export([f"run={run}", f"out={run.parent / 'out'}"]), capsys, sentinel)
+
+
+def test_an_evaluation_with_a_number_that_no_float_holds(run: Path, sentinel: Path, capsys: Capture) -> None:
+    path = run / "evaluations" / "final.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mean": 10**400}))
+    assert "mean is a int" in refused(fit([*FIT, f"run={run}"]), capsys, sentinel)
 
 
 @pytest.mark.parametrize("content", ["[1]\n", "null\n", '{"rollout/return": "x"}\n', "[" * 100_000, "\xff\xfe"])

@@ -196,10 +196,12 @@ def test_a_signal_is_passed_on_once_and_not_inside_the_handler() -> None:
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """A fake `scontrol` first on PATH; gives the command lines it was called with."""
+    """A fake `scontrol` first on PATH; gives the command lines it was called with. With AGAIN it signals its caller."""
     called, path = tmp_path / "called", tmp_path / "bin" / "scontrol"
     path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\necho "$@" >> {called}\n[ "$2" != 13 ] || {{ echo "Job is held" >&2; exit 1; }}\n')
+    again = '[ -z "$AGAIN" ] || { kill -INT $PPID; sleep 0.1; }'
+    held = '[ "$2" != 13 ] || { echo "Job is held" >&2; exit 1; }'
+    path.write_text(f'#!/bin/sh\n{again}\necho "$@" >> {called}\n{held}\n')
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
     return lambda: called.read_text().splitlines() if called.exists() else []
@@ -218,6 +220,7 @@ def test_a_preempted_job_is_requeued_once_after_saving(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("AGAIN", "1")  # a further signal does not stop it
     run = tmp_path / "run"
     assert fit(command(run, where="update", at=4, number=int(number), times=2)) == code
     assert newest(run) == "turn-00002_00001.ckpt"

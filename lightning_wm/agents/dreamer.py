@@ -15,6 +15,7 @@ from lightning_wm.agents.imagination import Dream, dream, frozen, lambda_returns
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
+from lightning_wm.models.distributions import widen
 from lightning_wm.protocols import State
 from lightning_wm.registry import register
 
@@ -122,7 +123,8 @@ class Dreamer(PlaNet):
     def behave(self, states: State, batch: TensorDictBase) -> dict[str, Tensor]:
         """Losses of actor and critics, from trajectories that are imagined from posterior states."""
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step, 1)
-        self.slow.follow(self.critics)
+        if not self.guard.streak:  # after a skipped update the critics are those that it has followed already
+            self.slow.follow(self.critics)
         start, alive = self.starts(states, batch, generator)
         measured = self.imagined(start, alive, generator)
         if self.config.imitation:
@@ -176,7 +178,7 @@ class Dreamer(PlaNet):
         discount = c.discount * self.model.continues(seen.states)
         critics = self.slow if c.critic.bootstrap == "slow" else self.critics
         value = critics(seen.features[1:].flatten(0, 1)).mean(0)
-        reward, discount, value = (one.unflatten(0, (horizon, -1)) for one in (reward, discount, value))
+        reward, discount, value = (widen(one).unflatten(0, (horizon, -1)) for one in (reward, discount, value))
         returns = lambda_returns(reward, discount, value, c.return_lambda)
         with torch.no_grad():
             before = critics(seen.features[0]).mean(0)

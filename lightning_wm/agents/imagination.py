@@ -86,7 +86,8 @@ def _follow(
     model: Any, start: State, choose: Callable[[int, Tensor], Tensor], noise: Tensor
 ) -> tuple[State, Callable[[Tensor], State]]:
     """The states `[H, M, ...]` that a policy leads to, and how they depend on its actions `[H, M, A]`."""
-    if getattr(model, "can_unroll", False) and hasattr(model, "follow"):
+    fast = getattr(model, "can_unroll", False) and hasattr(model, "follow")
+    if fast and not torch.is_autocast_enabled(noise.device.type):  # it writes into tensors of one dtype
         found: tuple[State, Callable[[Tensor], State]] = model.follow(start, choose, noise)
         return found
     state, states = start, []

@@ -9,10 +9,11 @@ import lightning.pytorch as pl
 import numpy as np
 from torchrl.envs import EnvBase
 
+from lightning_wm.callbacks.agree import agree
 from lightning_wm.callbacks.report import Reporter
 from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.config.schema import EvaluationConfig
-from lightning_wm.errors import Interrupted
+from lightning_wm.errors import Interrupted, LightningWMError
 from lightning_wm.failures import Failures
 from lightning_wm.play import Episode, play_many
 from lightning_wm.protocols import Planner
@@ -75,7 +76,12 @@ class Evaluate(pl.Callback):
             self._judge(trainer, pl_module)
 
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score = self._score(trainer, pl_module) if trainer.is_global_zero else None
+        score, error = None, None
+        try:
+            score = self._score(trainer, pl_module) if trainer.is_global_zero else None
+        except LightningWMError as met:
+            error = met
+        agree(trainer, error)
         score = trainer.strategy.broadcast(score)
         self.owed = score is None
         self.is_best = score is not None and score > self.best

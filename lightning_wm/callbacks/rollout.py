@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import lightning.pytorch as pl
@@ -122,8 +122,9 @@ class Rollout(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from these counters."""
-        for name, value in state_dict.items():
-            setattr(self.counters, name, value)
+        for one in fields(self.counters):
+            if one.name in state_dict:
+                setattr(self.counters, one.name, state_dict[one.name])
 
     # ---- collecting
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torchrl.modules import TanhNormal
 
-from lightning_wm.models.distributions import TwoHotHead
+from lightning_wm.models.distributions import TwoHotHead, widen
 from lightning_wm.models.networks import ACTIVATIONS, mlp
 
 DISTRIBUTIONS = ("clipped_normal", "tanh_normal")
@@ -114,7 +114,7 @@ class PolicyHead(nn.Module):
     def statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation `[M, A]` of the Normal before the bound."""
         c = self.config
-        mean, raw = self.network(features).chunk(2, dim=-1)
+        mean, raw = widen(self.network(features)).chunk(2, dim=-1)
         mean = mean.tanh() if c.distribution == "clipped_normal" else 5.0 * (mean / 5.0).tanh()
         return mean, c.min_std + (c.max_std - c.min_std) * (raw + 2.0).sigmoid()
 

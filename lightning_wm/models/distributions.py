@@ -45,7 +45,7 @@ class TwoHotHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Expected value `[M]`."""
-        value: Tensor = two_hot_decode(self.network(features), self.support)
+        value: Tensor = two_hot_decode(widen(self.network(features)), self.support)
         return value
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Objective:
     continues: bool = False
     """Weigh rewards by the predicted probability that the episode has not ended."""
     terminal_value: bool = False
-    """Add the value of the state that the plan ends in; the model needs a value head."""
+    """Add the value of the state that the plan ends in; the agent needs critics, or the model a value head."""
     action_cost: float = 0.0
     """Weight of the penalty on squared actions."""
     smoothness: float = 0.0

@@ -1,0 +1,67 @@
+"""An update with behaviour learned in imagination beside the world model's update alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from lightning_wm import rng
+from lightning_wm.agents.dreamer import Dreamer, DreamerConfig
+from lightning_wm.benchmarks.timing import Setting, interleaved, row
+from lightning_wm.benchmarks.update import STATE, TINY, experience, model_loss, updates, world
+from lightning_wm.models.behaviour import ActorConfig, CriticConfig
+from lightning_wm.models.rssm import RSSMConfig
+
+STARTS = {"behaviour": 128, "behaviour_64": 64, "behaviour_all": 0}
+"""What is measured, and how many posterior states imagination starts from; 0 for all."""
+
+
+def rows(setting: Setting) -> list[dict[str, Any]]:
+    """Rows `update/behaviour` (128 starts), `update/behaviour_64` and `update/behaviour_all`; H is 15."""
+    small = setting.smoke
+    b, t = (2, 3) if small else (16, 50)
+    sizes = TINY if small else {}
+    config = DreamerConfig()
+    if small:
+        config = replace(config, actor=ActorConfig(units=8), critic=CriticConfig(units=8), imagination=3)
+    batch = experience(STATE, b, t)
+    return [
+        _row(f"update/{name}", setting, replace(config, imagine_starts=starts), RSSMConfig(**sizes), batch)
+        for name, starts in STARTS.items()
+    ]
+
+
+def _row(
+    what: str, setting: Setting, config: DreamerConfig, sizes: RSSMConfig, batch: TensorDictBase
+) -> dict[str, Any]:
+    alone = world(sizes, STATE)
+    with rng.scope(0, "init"):
+        agent = Dreamer(config, world(sizes, STATE))
+    learned = [p for part in agent.groups().values() for p in part]
+    times = interleaved(
+        updates(learned, _loss(agent, batch)),
+        updates(list(alone.parameters()), model_loss(alone, batch)),
+        repeats=setting.count(20 if config.imagine_starts else 6),
+    )
+    b, t = batch.shape
+    about = {
+        "batch": b, "length": t, "deter": sizes.deter, "horizon": config.imagination,
+        "starts": min(config.imagine_starts or b * t, b * t), "units": config.actor.units,
+    }  # fmt: skip
+    return row(what, times[0], "the world model's update alone", times[1], about)
+
+
+def _loss(agent: Dreamer, batch: TensorDictBase) -> Callable[[int], Tensor]:
+    """The summed loss, as a function of the update's number."""
+
+    def loss(number: int) -> Tensor:
+        states, measured = agent.model.observe(batch, generator=rng.generator(0, "model", number))
+        found = {**measured, **agent.behave(states, batch)}
+        total: Tensor = sum((v for k, v in found.items() if k.startswith("loss/")), start=batch["reward"].new_zeros(()))
+        return total
+
+    return loss
