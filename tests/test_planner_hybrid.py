@@ -311,7 +311,7 @@ def test_a_value_asked_of_a_planet_run_says_what_to_type() -> None:
                            r"e.g. planner.mix.policy=1 planner.mix.previous=0 planner.mix.random=0"),
         (["mix.random=0"], r"= 0.625; .* planner.mix.policy=0.5 planner.mix.previous=0.125 planner.mix.random=0.375"),
         (["mix.policy=-0.5"], r"planner.mix.policy=-0.5: expected a share between 0 and 1"),
-        (["mix.polcy=1"], r"did you mean 'planner.mix.policy'"),
+        (["mix.policyy=1"], r"did you mean 'planner.mix.policy'"),
         (["reuse=1.5"], r"planner.reuse=1.5: expected a share between 0 and 1"),
         (["policy_std=-1"], r"planner.policy_std=-1.*: expected at least 0"),
         (["candidates=0"], r"planner.candidates=0"),
