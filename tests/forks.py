@@ -123,6 +123,10 @@ class Run:
             codes = [ended(process) for process in processes]
         assert codes == [0] * self.ranks, self.log()
 
+    def starts(self) -> int:
+        """How often the run has said that it goes on."""
+        return (self.folder.parent / f"{self.folder.name}-rank0.log").read_text().count("going on from")
+
     def log(self) -> str:
         """The end of what rank 0 said."""
         return (self.folder.parent / f"{self.folder.name}-rank0.log").read_text()[-3000:]

@@ -123,7 +123,11 @@ def test_signals_at_any_moment(seed: int, undisturbed: Outcome, tmp_path: Path) 
     run = Run(tmp_path / "run", COMMAND)
     for count, moment in enumerate(moments(100 + seed, 4 if ALL else 3, UPDATES - 100)):
         number = signal.SIGINT if count == 1 else signal.SIGTERM
-        assert strike(run, number, *moment) == [CODES[number]], run.log()
+        begun = run.starts() if count else 0
+        codes = strike(run, number, *moment)
+        # A process that is still reading its configuration has nothing to save: it ends as any other.
+        early = codes == [-number] and count > 0 and run.starts() == begun
+        assert codes == [CODES[number]] or early, run.log()
     run.whole()
     check_equal(outcome(run, CARTPOLE), undisturbed)
 
