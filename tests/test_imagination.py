@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torchrl.objectives.value.functional import td_lambda_return_estimate
 
-from lightning_wm.agents.imagination import Dream, dream, frozen, lambda_returns, survival
+from lightning_wm.agents.imagination import Dream, dream, lambda_returns, survival
 from lightning_wm.models.behaviour import ActorConfig, PolicyHead
+from lightning_wm.models.freezing import frozen
 from tests.worlds import world
 
 

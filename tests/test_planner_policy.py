@@ -12,9 +12,10 @@ from torch.distributions import Beta, Distribution, Independent, Normal
 from torchrl.modules import TanhNormal
 
 from lightning_wm.errors import UserError
+from lightning_wm.models.freezing import frozen
 from lightning_wm.planners import problem_of
 from lightning_wm.planners.base import POLICY
-from lightning_wm.planners.compiled import _weights_fixed, use_cache
+from lightning_wm.planners.compiled import _modules, use_cache
 from lightning_wm.planners.policy import draw, rollouts
 from lightning_wm.planners.search import Search
 from lightning_wm.protocols import State
@@ -68,7 +69,7 @@ def test_weights_are_fixed_only_while_compiled_code_runs() -> None:
     model = recurrent()
     model.ending.requires_grad_(False)
     before = [weight.requires_grad for weight in model.parameters()]
-    with _weights_fixed(problem_of(model)):
+    with frozen(*_modules(problem_of(model))):
         assert not any(weight.requires_grad for weight in model.parameters())
     assert [weight.requires_grad for weight in model.parameters()] == before
     assert set(before) == {True, False}

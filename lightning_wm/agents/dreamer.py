@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torch.distributions import Distribution
 from torchrl.modules import PercentileValueNorm
 
 from lightning_wm import rng
-from lightning_wm.agents.imagination import Dream, dream, frozen, lambda_returns, survival
+from lightning_wm.agents.imagination import Dream, dream, lambda_returns, survival
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
 from lightning_wm.models.distributions import widen
+from lightning_wm.models.freezing import frozen
 from lightning_wm.protocols import State
 from lightning_wm.registry import register
 
@@ -197,8 +199,13 @@ class Dreamer(PlaNet):
 
     def learned(self) -> dict[str, Any]:
         """Policy and critics for planners."""
-        features = self.model.features
-        return {
-            "policy": lambda state: self.policy(features(state)),
-            "values": lambda state: self.critics(features(state)),
-        }
+        # Methods, so that a compiled planner sees whose weights it has to hold.
+        return {"policy": self._policy_of, "values": self._values_of}
+
+    def _policy_of(self, state: State) -> Distribution:
+        found: Distribution = self.policy(self.model.features(state))
+        return found
+
+    def _values_of(self, state: State) -> Tensor:
+        found: Tensor = self.critics(self.model.features(state))
+        return found

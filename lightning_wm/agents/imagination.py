@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_wm.models.behaviour import PolicyHead
+from lightning_wm.planners.objective import flat, stacked, stepwise
 from lightning_wm.protocols import State
 
 
@@ -28,23 +28,6 @@ class Dream:
     """`[H, M, A]`."""
     raw: Tensor
     """`[H, M, A]` draws of the policy before the bound, a differentiable function of mean and std."""
-
-
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Build a graph through modules that leaves their parameters' gradients untouched.
-
-    Gradients still flow through them to their inputs. Safe under DDP: the parameters that the rest
-    of the loss uses keep their hooks.
-    """
-    held = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
 
 
 def dream(
@@ -94,26 +77,7 @@ def _follow(
     for step in range(len(noise)):
         state = model.imagine(state, choose(step, model.features(state)), noise[step])
         states.append(state)
-    return stacked(states), lambda actions: _imagined(model, start, actions, noise)
-
-
-def _imagined(model: Any, state: State, actions: Tensor, noise: Tensor) -> State:
-    """The states `[H, M, ...]` that the actions `[H, M, A]` lead to."""
-    states = []
-    for step, action in enumerate(actions):
-        state = model.imagine(state, action, noise[step])
-        states.append(state)
-    return stacked(states)
-
-
-def stacked(states: list[State]) -> State:
-    """States of H steps as one, every tensor `[H, M, ...]`."""
-    return {name: torch.stack([one[name] for one in states]) for name in states[0]}
-
-
-def flat(states: State) -> State:
-    """`[H, M, ...]` as one batch `[H*M, ...]`, time first."""
-    return {name: value.flatten(0, 1) for name, value in states.items()}
+    return stacked(states), lambda actions: stepwise(model.imagine, start, actions.transpose(0, 1), noise)
 
 
 def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -> Tensor:

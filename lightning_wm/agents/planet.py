@@ -14,6 +14,7 @@ from lightning_wm import rng
 from lightning_wm.agents.actor import WorldModelActor
 from lightning_wm.agents.guard import UpdateGuard, scales
 from lightning_wm.errors import UserError
+from lightning_wm.models.losses import summed
 from lightning_wm.planners.base import no_policy
 from lightning_wm.planners.objective import problem_of
 from lightning_wm.protocols import Planner, State
@@ -93,7 +94,7 @@ class PlaNet(pl.LightningModule):
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step)
         states, measured = self.model.observe(batch, generator=generator)
         measured = {**measured, **self.behave(states, batch)}
-        loss = torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
+        loss = summed(measured)
         if self.due():
             self.record({"loss/total": loss, **measured})
         return self.guard.tie(loss, measured)

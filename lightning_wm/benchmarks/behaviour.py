@@ -14,6 +14,7 @@ from lightning_wm.agents.dreamer import Dreamer, DreamerConfig
 from lightning_wm.benchmarks.timing import Setting, interleaved, row
 from lightning_wm.benchmarks.update import STATE, TINY, experience, model_loss, updates, world
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig
+from lightning_wm.models.losses import summed
 from lightning_wm.models.rssm import RSSMConfig
 
 STARTS = {"behaviour": 128, "behaviour_64": 64, "behaviour_all": 0}
@@ -60,8 +61,6 @@ def _loss(agent: Dreamer, batch: TensorDictBase) -> Callable[[int], Tensor]:
 
     def loss(number: int) -> Tensor:
         states, measured = agent.model.observe(batch, generator=rng.generator(0, "model", number))
-        found = {**measured, **agent.behave(states, batch)}
-        total: Tensor = sum((v for k, v in found.items() if k.startswith("loss/")), start=batch["reward"].new_zeros(()))
-        return total
+        return summed({**measured, **agent.behave(states, batch)})
 
     return loss

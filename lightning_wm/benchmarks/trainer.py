@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from tensordict import TensorDict
 from torch import nn
 
@@ -21,6 +20,7 @@ from lightning_wm.callbacks.loggers import JSONLinesLogger
 from lightning_wm.callbacks.rollout import Counters
 from lightning_wm.config.schema import ReplayConfig
 from lightning_wm.data.datamodule import ReplayDataModule
+from lightning_wm.models.losses import summed
 from lightning_wm.models.rssm import RSSMConfig
 
 EPISODES, STEPS = 10, 200
@@ -87,7 +87,7 @@ class _BareLoop(pl.Callback):
         data, agent, number = self.data, self.agent, self._done
         batch = data.replay.sample(data.config.batch, data.config.length, rng.generator(0, "replay", number))
         _, measured = agent.model.observe(batch, generator=rng.generator(0, "model", number))
-        loss = torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
+        loss = summed(measured)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(agent.model.parameters(), agent.config.clip, foreach=True)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_wm import rng
 from lightning_wm.benchmarks.timing import Call, Setting, interleaved, row
 from lightning_wm.benchmarks.torchrl_world import dreamer_loss, peer_batch
+from lightning_wm.models.losses import summed
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.protocols import Spaces
 
@@ -76,7 +77,7 @@ def model_loss(model: RSSM, batch: TensorDictBase) -> Callable[[int], Tensor]:
 
     def loss(number: int) -> Tensor:
         _, measured = model.observe(batch, generator=rng.generator(0, "model", number))
-        return torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
+        return summed(measured)
 
     return loss
 

@@ -33,7 +33,7 @@ def follow(model: Any, state: State, choose: Choose, noise: Tensor) -> tuple[Sta
     weight, bias = into.weight[:, s:].detach(), into.bias.detach()
 
     def fill(step: int, deter: Tensor, stoch: Tensor, out: Tensor) -> None:
-        action = choose(step, torch.cat([deter, stoch], -1))
+        action = choose(step, model.features({"deter": deter, "stoch": stoch}))
         torch.addmm(bias, action, weight.t(), out=out)
 
     prior_half = model.prior_hidden.bias.detach().expand(*noise.shape[:2], -1)

@@ -13,6 +13,11 @@ from lightning_wm.models.distributions import NormalHead, TwoHotHead, widen
 from lightning_wm.models.latents import Latent, Statistics
 
 
+def summed(measured: Mapping[str, Tensor]) -> Tensor:
+    """What is trained: the sum of the entries that start with `loss/`."""
+    return torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
+
+
 def reconstruction(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
     """Negative log-likelihood of unit Gaussians, without its constant; each tensor `[M, ...]`."""
     first = widen(next(iter(decoded.values())))

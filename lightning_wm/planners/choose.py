@@ -55,3 +55,8 @@ def draw(search: Search, weights: Tensor) -> Tensor:
     chance = torch.stack([torch.rand(1, generator=one) for one in search.generators]).to(weights)  # E, 1
     index = torch.searchsorted(ladder, chance * ladder[:, -1:], right=True)
     return index[:, 0].clamp(max=weights.shape[1] - 1)
+
+
+def third(candidates: int) -> int:
+    """A third of the candidates, at least one: the elites where none are asked for."""
+    return -(-candidates // 3)

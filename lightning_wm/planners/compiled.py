@@ -6,14 +6,13 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lightning_wm.models.freezing import frozen
 from lightning_wm.planners.objective import score
 from lightning_wm.protocols import Problem, State
 
@@ -34,7 +33,7 @@ class CompiledScore:
             return score(problem, state, actions, noise)
         if problem != self._problem:
             self._begin(problem)
-        with _weights_fixed(problem), warnings.catch_warnings():
+        with frozen(*_modules(problem)), warnings.catch_warnings():
             # Tracing looks at `.grad` of the actions, which are no leaf.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             if actions.shape not in self._ready:
@@ -70,24 +69,10 @@ def use_cache() -> str:
     return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "lightning_wm" / "inductor"))
 
 
-@contextmanager
-def _weights_fixed(problem: Problem) -> Iterator[None]:
-    """No weight of the problem's models takes a gradient in the block.
+def _modules(problem: Problem) -> list[nn.Module]:
+    """The modules whose methods the problem is made of.
 
     A compiled backward pass computes the gradient of everything that could take one, asked for or not.
     """
     owners = [getattr(getattr(problem, field.name), "__self__", None) for field in fields(problem)]
-    taking = [
-        weight
-        for owner in owners
-        if isinstance(owner, nn.Module)
-        for weight in owner.parameters()
-        if weight.requires_grad
-    ]
-    try:
-        for weight in taking:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in taking:
-            weight.requires_grad_(True)
+    return [owner for owner in owners if isinstance(owner, nn.Module)]

@@ -7,7 +7,7 @@ Plain tensors inside the time loop, heads once on all `H*M` states.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,11 +135,28 @@ def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | Non
     """
     if problem.unroll is not None:
         return problem.unroll(state, actions, noise)
+    return stepwise(problem.imagine, state, actions, noise)
+
+
+def stepwise(
+    step: Callable[[State, Tensor, Tensor | None], State], state: State, actions: Tensor, noise: Tensor | None
+) -> State:
+    """`imagine` by one step of the prior after the other."""
     states = []
-    for step, action in enumerate(actions.unbind(1)):  # M, A
-        state = problem.imagine(state, action, None if noise is None else noise[step])
+    for index, action in enumerate(actions.unbind(1)):  # M, A
+        state = step(state, action, None if noise is None else noise[index])
         states.append(state)
-    return {name: torch.stack([one[name] for one in states]) for name in state}
+    return stacked(states)
+
+
+def stacked(states: Sequence[State]) -> State:
+    """States of H steps as one, every tensor `[H, M, ...]`."""
+    return {name: torch.stack([one[name] for one in states]) for name in states[0]}
+
+
+def flat(states: State) -> State:
+    """`[H, M, ...]` as one batch `[H*M, ...]`, time first."""
+    return {name: value.flatten(0, 1) for name, value in states.items()}
 
 
 def weights(problem: Problem, states: State, horizon: int, like: Tensor) -> Tensor:
@@ -147,8 +164,7 @@ def weights(problem: Problem, states: State, horizon: int, like: Tensor) -> Tens
     discount = problem.discount ** torch.arange(horizon + 1, device=like.device, dtype=like.dtype)[:, None]
     if problem.continues is None:
         return discount
-    flat = {name: value.flatten(0, 1) for name, value in states.items()}
-    goes_on = problem.continues(flat).view(horizon, -1)  # H, M
+    goes_on = problem.continues(flat(states)).view(horizon, -1)  # H, M
     survival = torch.cat([torch.ones_like(goes_on[:1]), goes_on]).cumprod(0)  # H+1, M
     return discount * survival
 

@@ -20,7 +20,7 @@ from lightning_wm.planners import starts
 from lightning_wm.planners.ascent import BOUNDS, OPTIMISERS, Ascent, ascend
 from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
 from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, choose
+from lightning_wm.planners.choose import EXECUTE, choose, third
 from lightning_wm.planners.mix import Mix
 from lightning_wm.planners.objective import Objective
 from lightning_wm.planners.policy import rollouts
@@ -108,8 +108,7 @@ class PolicyGradMPC(BasePlanner):
         c = self.config
         begun, origin = self.starts(search, memory)
         candidates, score, first = self.climb(search, begun)
-        elites = c.elites if c.elites is not None else -(-c.candidates // 3)
-        plan, plan_score = choose(search, candidates, score, c.execute, elites)
+        plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
         return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
