@@ -167,16 +167,20 @@ def _planner(asked: BenchOptions, budgets: list[float]) -> None:
         raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
     from lightning_wm.benchmarks import report
     from lightning_wm.benchmarks.pareto import draw
-    from lightning_wm.benchmarks.returns import Games, compare, table
+    from lightning_wm.benchmarks.returns import Games, Played, compare, table
     from lightning_wm.loading import load_run
 
     loaded = load_run(asked.run, "last", asked.plugins, asked.trust)
     games = Games(asked.episodes, asked.seed, asked.environments)
-    played = compare(loaded, asked.planners, games, budgets, asked.repeats or 3)
-    report.show(table(played))
     path = Path(asked.json) if asked.json else loaded.run.path / "bench" / "planners.json"
-    rows = [one.as_json(played[0].evaluation) for one in played]
-    report.save(path, rows, {"run": asked.run, "budgets_ms": budgets})
+    played: list[Played] = []
+    for one in compare(loaded, asked.planners, games, budgets, asked.repeats or 3):
+        played.append(one)
+        # A large planner plays for an hour: what is known by then is kept.
+        rows = [each.as_json(played[0].evaluation) for each in played]
+        report.save(path, rows, {"run": asked.run, "budgets_ms": budgets})
+        print(f"{one.label}: {one.evaluation.mean:.1f}, saved in {path}", file=sys.stderr)
+    report.show(table(played))
     print(path)
     if budgets:
         picture = path.with_suffix(".png")

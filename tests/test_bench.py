@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_wm.bench import WORDS, main
-from lightning_wm.benchmarks import budget, replay
+from lightning_wm.benchmarks import budget, replay, returns
 from lightning_wm.envs import rendering_problem
 
 KEYS = {"what", "peer", "ratio", "settings"}
@@ -105,6 +105,22 @@ def test_planners_on_one_model(trained: Path, tmp_path: Path, capsys: pytest.Cap
     assert random["inference"] == random["optimisation"] == 0 < random["rest"]
     assert "to the first" in capsys.readouterr().out
     assert not path.with_suffix(".png").exists()
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, play = tmp_path / "planners.json", returns._play
+
+    def interrupted(loaded: Any, label: str, *rest: Any) -> Any:
+        if label == "cem":
+            raise KeyboardInterrupt
+        return play(loaded, label, *rest)
+
+    monkeypatch.setattr(returns, "_play", interrupted)
+    asked = ["planner", f"run={trained}", "planners=random,cem", "episodes=1", f"json={path}"]
+    assert main(asked) == 130
+    assert [row["label"] for row in json.loads(path.read_text())["rows"]] == ["random"]
 
 
 def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +82,8 @@ def planner_of(loaded: LoadedRun, written: str) -> Any:
 
 def compare(
     loaded: LoadedRun, written: Sequence[str], games: Games, budgets: Sequence[float] = (), plans: int = 3
-) -> list[Played]:
-    """Play every planner as it is written, or once per budget with settings scaled to it.
+) -> Iterator[Played]:
+    """Play every planner as it is written, or once per budget with settings scaled to it, one after the other.
 
     Args:
         budgets: milliseconds per decision; none, and planners that nothing can be scaled of, play as they are.
@@ -90,17 +91,14 @@ def compare(
     """
     configs = [(one, planner_of(loaded, one)) for one in written]  # all faults before the first game
     measure = plan_milliseconds(loaded.agent, plans)
-    env = environments(loaded.config)(min(games.environments, games.episodes))
-    played = []
-    for label, config in configs:
-        if not (budgets and knobs(config)):
-            played.append(_play(loaded, label, config, env, games))
-            continue
-        for budget in budgets:
-            scaled = _fitted(loaded, config, budget, measure, env, games)
-            played.append(dataclasses.replace(_play(loaded, label, scaled, env, games), budget_ms=budget))
-    env.close()
-    return played
+    with closing(environments(loaded.config)(min(games.environments, games.episodes))) as env:
+        for label, config in configs:
+            if not (budgets and knobs(config)):
+                yield _play(loaded, label, config, env, games)
+                continue
+            for budget in budgets:
+                scaled = _fitted(loaded, config, budget, measure, env, games)
+                yield dataclasses.replace(_play(loaded, label, scaled, env, games), budget_ms=budget)
 
 
 def _fitted(
