@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,31 +104,31 @@ def evaluate(asked: EvaluateOptions) -> list[Any]:
     from lightning_wm.experiment import environments, evaluate_planner
 
     loaded, planners, stem = _load(asked)
-    env = environments(loaded.config)(min(asked.environments, asked.episodes))
     results: list[Any] = []
-    for planner in planners:
-        result = evaluate_planner(
-            loaded.config,
-            loaded.agent,
-            planner,
-            env,
-            episodes=asked.episodes,
-            seed=asked.seed,
-            env_steps=loaded.env_steps,
-            checkpoint=loaded.checkpoint,
-        )
-        result.save(loaded.run.evaluations / f"{stem}-{_unused(planner.name, [one.planner for one in results])}.json")
-        results.append(result)
-    env.close()
+    with closing(environments(loaded.config)(min(asked.environments, asked.episodes))) as env:
+        for planner, name in zip(planners, _names(planners), strict=True):
+            result = evaluate_planner(
+                loaded.config,
+                loaded.agent,
+                planner,
+                env,
+                episodes=asked.episodes,
+                seed=asked.seed,
+                env_steps=loaded.env_steps,
+                checkpoint=loaded.checkpoint,
+            )
+            result.save(loaded.run.evaluations / f"{stem}-{name}.json")
+            results.append(result)
     if asked.video:
         _films(loaded, planners, asked.seed, stem)
     return results
 
 
-def _unused(name: str, before: Sequence[str]) -> str:
-    """The planner's name, with a number where it was asked for more than once."""
-    again = list(before).count(name)
-    return f"{name}-{again + 1}" if again else name
+def _names(planners: Sequence[Any]) -> list[str]:
+    """The planners' names, with a number where one was asked for more than once."""
+    names = [planner.name for planner in planners]
+    counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [name if count == 1 else f"{name}-{count}" for name, count in zip(names, counts, strict=True)]
 
 
 def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
@@ -142,17 +143,17 @@ def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
 
     loaded, planners, stem = _load(asked)
     about = {"task": loaded.config.task.name, "env_steps": loaded.env_steps, "checkpoint": loaded.checkpoint}
-    env, files = environments(loaded.config)(1), []
-    for index, planner in enumerate(planners):
-        actor = loaded.agent.actor(build("planner", planner), seed=asked.seed)
-        seen = inspect(env, actor, getattr(loaded.agent, "model", None), asked.seed, step)
-        name = _unused(planner.name, [one.name for one in planners[:index]])
-        picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
-        draw(seen, picture, f"{planner.name} on {about['task']}, seed {asked.seed}, decision {seen.decision.number}")
-        numbers = picture.with_suffix(".json")
-        write_json(numbers, {**about, "planner": planner.name, "settings": asdict(planner), **seen.as_json()})
-        files += [picture, numbers]
-    env.close()
+    files: list[Path] = []
+    with closing(environments(loaded.config)(1)) as env:
+        for planner, name in zip(planners, _names(planners), strict=True):
+            actor = loaded.agent.actor(build("planner", planner), seed=asked.seed)
+            seen = inspect(env, actor, getattr(loaded.agent, "model", None), asked.seed, step)
+            picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
+            title = f"{planner.name} on {about['task']}, seed {asked.seed}, decision {seen.decision.number}"
+            draw(seen, picture, title)
+            numbers = picture.with_suffix(".json")
+            write_json(numbers, {**about, "planner": planner.name, "settings": asdict(planner), **seen.as_json()})
+            files += [picture, numbers]
     return files
 
 
@@ -161,12 +162,11 @@ def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:
     from lightning_wm.experiment import environments
     from lightning_wm.registry import build
 
-    env = environments(loaded.config)(1)
-    for planner in planners:
-        path: Path = loaded.run.videos / f"{stem}-{planner.name}.mp4"
-        film(env, loaded.agent.actor(build("planner", planner), seed=seed), seed, path)
-        print(path)
-    env.close()
+    with closing(environments(loaded.config)(1)) as env:
+        for planner, name in zip(planners, _names(planners), strict=True):
+            path: Path = loaded.run.videos / f"{stem}-{name}.mp4"
+            film(env, loaded.agent.actor(build("planner", planner), seed=seed), seed, path)
+            print(path)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
     """The settings of a planner for a run: the run's own, or the shipped ones, with `fields` on top.
 
     Raises:
-        UserError: there is no such planner, or it has no such field.
+        UserError: there is no such planner, it has no such field, or it asks for what the run has not learned.
     """
     own = loaded.tree["planner"]
     if own.get("name") != name:
@@ -96,7 +96,9 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
         own = configuration.read_tree(shipped) if shipped is not None else {"name": name}
     tree = {**loaded.tree, "planner": laid(own, fields)}
     plugins = [*loaded.plugins, *loaded.config.plugins] if loaded.trust else loaded.plugins
-    return configuration.from_tree(tree, plugins, loaded.trust).planner
+    found = configuration.from_tree(tree, plugins, loaded.trust).planner
+    loaded.agent.actor(build("planner", found))  # refuses before the planners that are played first have played
+    return found
 
 
 def load_actor(

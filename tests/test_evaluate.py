@@ -34,6 +34,16 @@ def test_several_planners_share_their_episodes(
         assert content["ms_per_decision"]["median"] > 0
 
 
+def test_what_a_planner_lacks_is_said_before_another_has_played(
+    copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy()
+    before = sorted((run / "evaluations").iterdir())
+    assert evaluate([f"run={run}", "planner=random,policy", "episodes=1"]) == 2
+    assert "this run learned none" in capsys.readouterr().err
+    assert sorted((run / "evaluations").iterdir()) == before
+
+
 def test_an_evaluation_repeats_exactly_and_another_seed_does_not(copy: Callable[[], Path]) -> None:
     run = copy()
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):

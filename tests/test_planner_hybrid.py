@@ -114,7 +114,7 @@ def test_refining_the_optimal_policy_is_never_below_it(action: int, settings: di
     lq = linear_quadratic(action)
     problem = lq.endless()
     assert problem.value is not None
-    plan = build("policy_grad_mpc", **settings).plan(problem, lq.state, None, generators(3))
+    plan = build("policy_grad_mpc", execute="best", **settings).plan(problem, lq.state, None, generators(3))
     assert plan["stats", "score_best"].tolist() == pytest.approx(problem.value(lq.state).tolist(), rel=1e-9)
     assert torch.allclose(plan["action"], -lq.start @ lq.riccati()[0].T, atol=1e-6)
 
@@ -145,7 +145,7 @@ def test_share_of_what_a_poor_policy_lacks(action: int, gain: float, share: floa
 
 def test_the_policy_wins_ties() -> None:
     """Where the model sees no difference the policy's mode is executed, and every candidate stays what it was."""
-    plan = build("policy_grad_mpc", horizon=3, candidates=64).plan(FLAT, ORIGIN, None, generators(2))
+    plan = build("policy_grad_mpc", horizon=3, candidates=64, execute="best").plan(FLAT, ORIGIN, None, generators(2))
     assert plan["actions"].flatten().tolist() == pytest.approx([0.4] * 6)
     assert plan["candidates", "score"].abs().max() == 0
 

@@ -2,7 +2,7 @@
 
     a^j_{1:H} = policy's rollout in imagination | previous plan, moved on | N(0, std^2)      by the shares of `mix`
     a^j <- a^j + step * grad_a [score(s, a^j) + discount^H value(s_H)]                       I times
-    execute the first action of argmax_j score, of two that are equal the policy's
+    execute the first action of the mean of the best third
 
 Deviations: docs/planners/policy_grad_mpc.md lists them; `planner=dream_mpc` is Dream-MPC (arXiv:2605.04568) as settings
 of this planner.
@@ -44,7 +44,7 @@ class PolicyGradMPCConfig:
     """Where the candidates come from."""
     elites: int | None = None
     """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
-    execute: str = "best"
+    execute: str = "mean"
     """`best` candidate, `mean` of the elites or `sample`, one of the elites."""
     replan: int = 1
     """Decisions that a plan serves; 1 plans at every decision."""
