@@ -141,9 +141,9 @@ def test_each_way_to_climb_improves_and_stays_in_bounds(bound: str, settings: di
 
 def test_normalising_and_clipping_by_hand() -> None:
     """Gradient (3, 4): root mean square 3.5355, norm 5; the other candidate, 100 times larger, changes nothing."""
-    how = build("grad_mpc", normalise=True).ascent()
+    how = build("grad_mpc", normalise=True).config
     gradient = torch.tensor([[3.0, 4.0], [300.0, 400.0]]).view(1, 2, 2, 1)
     assert how.scaled(gradient).flatten().tolist() == pytest.approx([0.848528, 1.131371] * 2)
-    how = build("grad_mpc", clip_norm=1.0).ascent()
+    how = build("grad_mpc", clip_norm=1.0).config
     assert how.scaled(gradient).flatten().tolist() == pytest.approx([0.6, 0.8] * 2)
     assert how.scaled(gradient / 1000)[0, 0].flatten().tolist() == pytest.approx([0.003, 0.004])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm.planners import starts
+from lightning_wm.planners.checks import check_choice, check_positive, check_range
 from lightning_wm.planners.search import Search
 
 BOUNDS = ("tanh", "clip")
@@ -51,12 +52,12 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Ascent:
-    """How actions are improved by gradient steps."""
+    """How actions are improved by gradient steps; planners whose search this is have it among their settings."""
 
     iterations: int
     """Gradient steps."""
     step_size: float
-    """Of the first step, in units of the free variable."""
+    """Of the first gradient step, before the bound."""
     decay: float = 1.0
     """The last step's size as a share of the first's; in between it shrinks by equal factors."""
     optimiser: str = "adam"
@@ -64,15 +65,22 @@ class Ascent:
     momentum: float = 0.0
     """Of `sgd`."""
     bound: str = "tanh"
-    """`tanh`: actions are tanh of what is optimised; `clip`: what is optimised is projected after each step."""
+    """How actions stay in [-1, 1]: `tanh` of what is optimised, or `clip` (projection after each step)."""
     normalise: bool = False
     """Divide each candidate's gradient by its root mean square."""
     clip_norm: float = 0.0
     """Largest norm of a candidate's gradient; 0 leaves it."""
     noise: float = 0.0
-    """Standard deviation of the noise added after each step, shrinking with the step size."""
+    """Standard deviation of noise added to what is optimised after each step; it shrinks with the step size."""
     patience: int = 0
-    """Steps without a new best after which an environment's candidates stand still; 0 never."""
+    """Steps without a new best after which an environment's plan is final; 0 takes all iterations."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_choice("optimiser", self.optimiser, OPTIMISERS)
+        check_choice("bound", self.bound, BOUNDS)
+        check_positive(self, "step_size", "decay")
+        check_range(self, momentum=0, clip_norm=0, noise=0, patience=0)
 
     def shares(self) -> list[float]:
         """Every iteration's step size as a share of the first's."""

@@ -5,28 +5,25 @@ a^j ~ N(mean, std^2), clamped;  K elites by score;  mean, std <- of the elites; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDictBase
 
 from lightning_wm.planners.base import RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, choose, safe
+from lightning_wm.planners.checks import check_positive, check_range
+from lightning_wm.planners.choose import choose, safe
 from lightning_wm.planners.gaussian import cross_entropy
-from lightning_wm.planners.objective import Objective
 from lightning_wm.planners.search import Search
+from lightning_wm.planners.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @dataclass(frozen=True)
-class CEMConfig:
+class CEMConfig(PlannerConfig):
     """The cross-entropy method."""
 
     name: str = "cem"
-    """The planner's name."""
-    horizon: int = 12
-    """H: agent steps that are imagined (arXiv:1811.04551, App. A, as the next three)."""
     iterations: int = 10
     """Times that the distribution is fitted to the elites."""
     candidates: int = 1000
@@ -35,24 +32,16 @@ class CEMConfig:
     """K: best candidates that the distribution is fitted to."""
     execute: str = "mean"
     """`mean` of the fitted distribution, `best` candidate seen, or `sample`, one of the last elites."""
-    replan: int = 1
-    """Decisions that a plan serves; 1 plans at every decision."""
     warm_start: bool = False
     """Start the mean from the previous plan, moved on in time; PlaNet does not."""
-    latents: str = "mean"
-    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
     init_std: float = 1.0
     """Standard deviation of the first iteration."""
     min_std: float = 1e-6
     """The standard deviation's floor; PlaNet has none, this one only keeps numbers apart."""
-    objective: Objective = field(default_factory=Objective)
-    """What a plan is judged by."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, EXECUTE)
-        check_choice("latents", self.latents, ("mean", "sample"))
+        super().__post_init__()
         check_positive(self, "init_std")
         check_range(self, min_std=0)
 

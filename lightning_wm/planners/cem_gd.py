@@ -6,29 +6,26 @@ them on a large first search and one candidate later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDictBase
 
 from lightning_wm.planners.ascent import BOUNDS, Ascent, ascend
 from lightning_wm.planners.base import FITTED, RANDOM, BasePlanner, Found, pick, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, choose
+from lightning_wm.planners.checks import check_choice, check_positive, check_range
+from lightning_wm.planners.choose import choose
 from lightning_wm.planners.gaussian import cross_entropy
-from lightning_wm.planners.objective import Objective
 from lightning_wm.planners.search import Search
+from lightning_wm.planners.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @dataclass(frozen=True)
-class CEMGDConfig:
+class CEMGDConfig(PlannerConfig):
     """A short cross-entropy search whose best candidates then climb the gradient."""
 
     name: str = "cem_gd"
-    """The planner's name."""
-    horizon: int = 12
-    """H: agent steps that are imagined."""
     iterations: int = 3
     """Times that the distribution is fitted to the elites."""
     candidates: int = 100
@@ -41,12 +38,8 @@ class CEMGDConfig:
     """Gradient steps."""
     execute: str = "best"
     """`best` climber, `mean` of the climbers or `sample`, one of them."""
-    replan: int = 1
-    """Decisions that a plan serves; 1 plans at every decision."""
     warm_start: bool = True
     """Start the mean from the previous plan, moved on in time."""
-    latents: str = "mean"
-    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
     init_std: float = 0.5
     """Standard deviation of the first iteration."""
     min_std: float = 1e-6
@@ -57,14 +50,10 @@ class CEMGDConfig:
     """The last step's size as a share of the first's."""
     bound: str = "tanh"
     """How actions stay in [-1, 1] while they climb: `tanh` or `clip` (projection)."""
-    objective: Objective = field(default_factory=Objective)
-    """What a plan is judged by."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, EXECUTE)
-        check_choice("latents", self.latents, ("mean", "sample"))
+        super().__post_init__()
         check_choice("bound", self.bound, BOUNDS)
         check_positive(self, "init_std", "step_size", "decay", "climbers", "steps")
         check_range(self, min_std=0)

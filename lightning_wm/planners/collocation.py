@@ -11,7 +11,7 @@ one that was ever judged is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from tensordict import TensorDictBase
@@ -21,36 +21,28 @@ from lightning_wm import rng
 from lightning_wm.planners import starts
 from lightning_wm.planners.ascent import BOUNDS, Adam, Ascent, ascend
 from lightning_wm.planners.base import PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, choose
-from lightning_wm.planners.objective import Objective, score
+from lightning_wm.planners.checks import check_choice, check_positive, check_range
+from lightning_wm.planners.choose import choose
+from lightning_wm.planners.objective import score
 from lightning_wm.planners.search import Search
+from lightning_wm.planners.settings import PlannerConfig
 from lightning_wm.protocols import State
 from lightning_wm.registry import register
 
 
 @dataclass(frozen=True)
-class CollocationConfig:
+class CollocationConfig(PlannerConfig):
     """States and actions optimised together."""
 
     name: str = "collocation"
-    """The planner's name."""
-    horizon: int = 12
-    """H: agent steps that are imagined."""
     iterations: int = 20
     """Steps on states and actions together; each is one call of the model for all steps of all candidates."""
     candidates: int = 8
     """N: trajectories that are improved side by side."""
     elites: int = 3
     """Best candidates that `execute: mean` averages and `sample` draws from."""
-    execute: str = "best"
-    """`best` candidate, `mean` of the elites or `sample`, one of the elites."""
-    replan: int = 1
-    """Decisions that a plan serves; 1 plans at every decision."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
-    latents: str = "mean"
-    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
     init_std: float = 0.5
     """Standard deviation of the starts, before the bound."""
     synchronise: int = 10
@@ -69,14 +61,10 @@ class CollocationConfig:
     """Take the penalty's gradient through the state that the model is called with too, as LatCo does."""
     bound: str = "tanh"
     """How actions stay in [-1, 1]: `tanh` or `clip` (projection)."""
-    objective: Objective = field(default_factory=Objective)
-    """What a plan is judged by."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, EXECUTE)
-        check_choice("latents", self.latents, ("mean", "sample"))
+        super().__post_init__()
         check_choice("bound", self.bound, BOUNDS)
         check_positive(self, "init_std", "synchronise", "climbs", "step_size", "state_step")
         check_range(self, state_noise=0, penalty=0)

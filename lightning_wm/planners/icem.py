@@ -9,7 +9,7 @@ horizon moves on to begin at zero instead of random; the previous mean is itself
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDictBase
@@ -17,22 +17,19 @@ from torch import Tensor
 
 from lightning_wm.planners import starts
 from lightning_wm.planners.base import PREVIOUS, RANDOM, BasePlanner, Found, pick, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, choose, safe
+from lightning_wm.planners.checks import check_positive, check_range
+from lightning_wm.planners.choose import choose, safe
 from lightning_wm.planners.gaussian import fit, keep
-from lightning_wm.planners.objective import Objective
 from lightning_wm.planners.search import Search
+from lightning_wm.planners.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @dataclass(frozen=True)
-class ICEMConfig:
+class ICEMConfig(PlannerConfig):
     """The cross-entropy method with coloured noise and kept elites."""
 
     name: str = "icem"
-    """The planner's name."""
-    horizon: int = 12
-    """H: agent steps that are imagined."""
     iterations: int = 5
     """Times that the distribution is fitted to the elites."""
     candidates: int = 100
@@ -41,12 +38,8 @@ class ICEMConfig:
     """K: best candidates that the distribution is fitted to."""
     execute: str = "best"
     """`best` candidate seen, `mean` of the fitted distribution, or `sample`, one of the last elites."""
-    replan: int = 1
-    """Decisions that a plan serves; 1 plans at every decision."""
     warm_start: bool = True
     """Start from the previous mean and elites, moved on in time."""
-    latents: str = "mean"
-    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
     init_std: float = 0.5
     """Standard deviation of the first iteration."""
     min_std: float = 1e-6
@@ -59,14 +52,10 @@ class ICEMConfig:
     """Elites that stay in the race."""
     momentum: float = 0.1
     """Share of the old mean and standard deviation in the new."""
-    objective: Objective = field(default_factory=Objective)
-    """What a plan is judged by."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, EXECUTE)
-        check_choice("latents", self.latents, ("mean", "sample"))
+        super().__post_init__()
         check_positive(self, "init_std")
         check_range(self, min_std=0, colour=0, shrink=1, keep=0, momentum=0)
 

@@ -9,7 +9,7 @@ executed action (exploration belongs to collecting, not to planning).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDictBase
@@ -17,21 +17,20 @@ from torch import Tensor
 
 from lightning_wm.planners import starts
 from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, pick, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, draw, safe
+from lightning_wm.planners.checks import check_positive, check_range
+from lightning_wm.planners.choose import draw, safe
 from lightning_wm.planners.gaussian import fit, keep
-from lightning_wm.planners.objective import Objective
 from lightning_wm.planners.policy import rollouts
 from lightning_wm.planners.search import Search
+from lightning_wm.planners.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @dataclass(frozen=True)
-class MPPIConfig:
+class MPPIConfig(PlannerConfig):
     """Model predictive path integral control."""
 
     name: str = "mppi"
-    """The planner's name."""
     horizon: int = 12
     """H: agent steps that are imagined; TD-MPC2's 3 needs `objective.terminal_value`."""
     iterations: int = 6
@@ -42,12 +41,8 @@ class MPPIConfig:
     """K: best candidates that the distribution is fitted to."""
     execute: str = "sample"
     """`sample`, an elite drawn by its weight; `best` candidate seen; `mean` of the fitted distribution."""
-    replan: int = 1
-    """Decisions that a plan serves; 1 plans at every decision."""
     warm_start: bool = True
     """Start the mean from the previous one, moved on in time."""
-    latents: str = "mean"
-    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
     policy_candidates: int = 24
     """Candidates that are rollouts of the policy, where there is one."""
     temperature: float = 0.5
@@ -56,14 +51,10 @@ class MPPIConfig:
     """Standard deviation of the first iteration, and the largest of all."""
     min_std: float = 0.05
     """The standard deviation's floor."""
-    objective: Objective = field(default_factory=Objective)
-    """What a plan is judged by."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, EXECUTE)
-        check_choice("latents", self.latents, ("mean", "sample"))
+        super().__post_init__()
         check_positive(self, "init_std", "temperature")
         check_range(self, min_std=0, policy_candidates=0)
 

@@ -17,37 +17,41 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.planners import starts
-from lightning_wm.planners.ascent import BOUNDS, OPTIMISERS, Ascent, ascend
+from lightning_wm.planners.ascent import Ascent, ascend
 from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range, check_shared
-from lightning_wm.planners.choose import EXECUTE, choose, third
+from lightning_wm.planners.checks import check_positive, check_range
+from lightning_wm.planners.choose import choose, third
 from lightning_wm.planners.mix import Mix
 from lightning_wm.planners.objective import Objective
 from lightning_wm.planners.policy import rollouts
 from lightning_wm.planners.search import Search
+from lightning_wm.planners.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @dataclass(frozen=True)
-class PolicyGradMPCConfig:
+class PolicyGradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on plans that start from a policy."""
 
     name: str = "policy_grad_mpc"
-    """The planner's name."""
     horizon: int = 12
     """H: agent steps that are imagined; the value stands for what follows."""
+    execute: str = "mean"
+    objective: Objective = field(default_factory=lambda: Objective(discount=0.99, terminal_value=True))
     iterations: int = 5
-    """Gradient steps."""
+    step_size: float = 0.1
+    decay: float = 0.1
+    """The last step's size as a share of the first's: a good start bears small steps only."""
+    optimiser: str = "sgd"
+    bound: str = "clip"
+    normalise: bool = True
+    """Divide each candidate's gradient by its root mean square: `step_size` is then what an action moves by."""
     candidates: int = 8
     """N: action sequences that are improved side by side."""
     mix: Mix = field(default_factory=Mix)
     """Where the candidates come from."""
     elites: int | None = None
     """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
-    execute: str = "mean"
-    """`best` candidate, `mean` of the elites or `sample`, one of the elites."""
-    replan: int = 1
-    """Decisions that a plan serves; 1 plans at every decision."""
     warm_start: bool = True
     """Use the previous plan; without it, the candidates of `mix.previous` are random."""
     reuse: float = 0.0
@@ -58,34 +62,13 @@ class PolicyGradMPCConfig:
     """Standard deviation of the random candidates, before the bound."""
     colour: float = 0.0
     """Exponent b of the random candidates' spectrum 1/f^b: 0 white, 1 pink, 2 red (smooth)."""
-    latents: str = "mean"
-    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
-    step_size: float = 0.1
-    """Of the first gradient step."""
-    decay: float = 0.1
-    """The last step's size as a share of the first's: a good start bears small steps only."""
-    optimiser: str = "sgd"
-    """`adam` or `sgd`."""
-    momentum: float = 0.0
-    """Of `sgd`."""
-    bound: str = "clip"
-    """How actions stay in [-1, 1]: `clip` (projection) or `tanh`."""
-    normalise: bool = True
-    """Divide each candidate's gradient by its root mean square: `step_size` is then what an action moves by."""
-    clip_norm: float = 0.0
-    """Largest norm of a candidate's gradient; 0 leaves it."""
-    objective: Objective = field(default_factory=lambda: Objective(discount=0.99, terminal_value=True))
-    """What a plan is judged by."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, EXECUTE)
-        check_choice("latents", self.latents, ("mean", "sample"))
-        check_choice("optimiser", self.optimiser, OPTIMISERS)
-        check_choice("bound", self.bound, BOUNDS)
-        check_positive(self, "init_std", "step_size", "decay")
-        check_range(self, colour=0, momentum=0, clip_norm=0, policy_std=0, reuse=0)
+        PlannerConfig.__post_init__(self)
+        Ascent.__post_init__(self)
+        check_positive(self, "init_std")
+        check_range(self, colour=0, policy_std=0, reuse=0)
         if self.reuse > 1:
             raise ValueError(f"planner.reuse={self.reuse}: expected a share between 0 and 1")
 
@@ -159,8 +142,7 @@ class PolicyGradMPC(BasePlanner):
         Under `tanh` the ascent moves actions at the bound a little inwards, so the starts are scored as they are too.
         """
         c = self.config
-        how = Ascent(c.iterations, c.step_size, c.decay, c.optimiser, c.momentum, c.bound, c.normalise, c.clip_norm)
-        candidates, score, first = ascend(search, begun, how)
+        candidates, score, first = ascend(search, begun, c)
         if c.bound == "clip":
             return candidates, score, first
         first = search.score(begun)

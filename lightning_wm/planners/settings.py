@@ -1,0 +1,35 @@
+"""The settings that planners share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lightning_wm.planners.checks import check_choice, check_shared
+from lightning_wm.planners.choose import EXECUTE
+from lightning_wm.planners.objective import Objective
+
+LATENTS = ("mean", "sample")
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """What every planner that searches is told; a subclass adds its own fields and may change these defaults."""
+
+    name: str = ""
+    """The planner's name."""
+    horizon: int = 12
+    """H: agent steps that are imagined (PlaNet's 12, arXiv:1811.04551 App. A)."""
+    execute: str = "best"
+    """`best` candidate, `mean` of the elites or `sample`, one of the elites."""
+    replan: int = 1
+    """Decisions that a plan serves; 1 plans at every decision."""
+    latents: str = "mean"
+    """`mean` imagines the prior's mode; `sample` its noise, drawn once per plan."""
+    objective: Objective = field(default_factory=Objective)
+    """What a plan is judged by."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_shared(self)
+        check_choice("execute", self.execute, EXECUTE)
+        check_choice("latents", self.latents, LATENTS)
