@@ -36,7 +36,7 @@ class GradMPCConfig(Ascent, PlannerConfig):
 
     name: str = "grad_mpc"
     execute: str = "mean"
-    iterations: int = 15
+    iterations: int = 25
     step_size: float = 0.3
     momentum: float = 0.9
     candidates: int = 8
