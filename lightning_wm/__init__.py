@@ -13,27 +13,27 @@ import lightning_wm.envs  # noqa: F401  (settles MUJOCO_GL before anything impor
 
 if TYPE_CHECKING:
     from lightning_wm.agents.planet import PlaNet as PlaNet
-    from lightning_wm.callbacks.evaluation import Evaluate as Evaluate
-    from lightning_wm.callbacks.rollout import Rollout as Rollout
     from lightning_wm.data.datamodule import ReplayDataModule as ReplayDataModule
     from lightning_wm.envs import make_env as make_env
     from lightning_wm.envs import spaces as spaces
-    from lightning_wm.loading import load_actor as load_actor
     from lightning_wm.models.rssm import RSSM as RSSM
     from lightning_wm.planners.cem import CEM as CEM
     from lightning_wm.planners.grad_mpc import GradMPC as GradMPC
+    from lightning_wm.runs.loading import load_actor as load_actor
+    from lightning_wm.training.evaluation import Evaluate as Evaluate
+    from lightning_wm.training.rollout import Rollout as Rollout
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CEM": "lightning_wm.planners.cem",
-    "Evaluate": "lightning_wm.callbacks.evaluation",
+    "Evaluate": "lightning_wm.training.evaluation",
     "GradMPC": "lightning_wm.planners.grad_mpc",
     "PlaNet": "lightning_wm.agents.planet",
     "RSSM": "lightning_wm.models.rssm",
     "ReplayDataModule": "lightning_wm.data.datamodule",
-    "Rollout": "lightning_wm.callbacks.rollout",
-    "load_actor": "lightning_wm.loading",
+    "Rollout": "lightning_wm.training.rollout",
+    "load_actor": "lightning_wm.runs.loading",
     "make_env": "lightning_wm.envs",
     "spaces": "lightning_wm.envs",
 }

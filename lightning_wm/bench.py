@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = configuration.options(rest, BenchOptions, RANGES)
     budgets = _budgets(asked.budgets_ms)
     from lightning_wm.benchmarks.timing import one_thread
-    from lightning_wm.experiment import quiet
+    from lightning_wm.training.experiment import quiet
 
     quiet()
     with one_thread():
@@ -151,7 +151,7 @@ def _setting(asked: BenchOptions) -> Setting:
 
     model = None
     if asked.run is not None:
-        from lightning_wm.loading import load_run
+        from lightning_wm.runs.loading import load_run
 
         model = getattr(load_run(asked.run, "last", asked.plugins, asked.trust).agent, "model", None)
         if model is None:
@@ -168,7 +168,7 @@ def _planner(asked: BenchOptions, budgets: list[float]) -> None:
     from lightning_wm.benchmarks import report
     from lightning_wm.benchmarks.pareto import draw
     from lightning_wm.benchmarks.returns import Games, Played, compare, table
-    from lightning_wm.loading import load_run
+    from lightning_wm.runs.loading import load_run
 
     loaded = load_run(asked.run, "last", asked.plugins, asked.trust)
     games = Games(asked.episodes, asked.seed, asked.environments)

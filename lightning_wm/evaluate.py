@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in inspected(asked, asked.inspect):
             print(path)
         return 0
-    from lightning_wm.results import show
+    from lightning_wm.playing.results import show
 
     show([result.as_json() for result in evaluate(asked)])
     return 0
@@ -89,7 +89,7 @@ def _load(asked: EvaluateOptions) -> tuple[Any, list[Any], str]:
     """The run, the settings of every planner, and what the files' names begin with."""
     import torch
 
-    from lightning_wm.loading import load_run, planner_config
+    from lightning_wm.runs.loading import load_run, planner_config
 
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
@@ -101,7 +101,7 @@ def _load(asked: EvaluateOptions) -> tuple[Any, list[Any], str]:
 
 def evaluate(asked: EvaluateOptions) -> list[Any]:
     """Play every planner and write its file; returns the evaluations in the order asked for."""
-    from lightning_wm.experiment import environments, evaluate_planner
+    from lightning_wm.training.experiment import environments, evaluate_planner
 
     loaded, planners, stem = _load(asked)
     results: list[Any] = []
@@ -135,11 +135,11 @@ def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
     """Look at one decision of every planner; returns the files, a PNG and a JSON each."""
     from dataclasses import asdict
 
-    from lightning_wm.experiment import environments
     from lightning_wm.inspection import inspect
     from lightning_wm.inspection.picture import draw
-    from lightning_wm.io import write_json
     from lightning_wm.registry import build
+    from lightning_wm.runs.files import write_json
+    from lightning_wm.training.experiment import environments
 
     loaded, planners, stem = _load(asked)
     about = {"task": loaded.config.task.name, "env_steps": loaded.env_steps, "checkpoint": loaded.checkpoint}
@@ -158,9 +158,9 @@ def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
 
 
 def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:
-    from lightning_wm.callbacks.video import film
-    from lightning_wm.experiment import environments
     from lightning_wm.registry import build
+    from lightning_wm.training.experiment import environments
+    from lightning_wm.training.video import film
 
     with closing(environments(loaded.config)(1)) as env:
         for planner, name in zip(planners, _names(planners), strict=True):

@@ -11,7 +11,7 @@ from lightning_wm import config as configuration
 from lightning_wm.errors import ConfigError, UserError, exits
 
 if TYPE_CHECKING:
-    from lightning_wm.loading import LoadedRun
+    from lightning_wm.runs.loading import LoadedRun
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,18 @@ def export(asked: ExportOptions) -> Path:
         UserError: the run cannot be read, its configuration names a path of this machine, or `out` is there already.
         DiskError: the folder cannot be written.
     """
-    from lightning_wm.card import card
-    from lightning_wm.io import write_json, write_text
-    from lightning_wm.loading import load_run
-    from lightning_wm.model_folder import CARD, CONFIG, EVALUATION, Weights, new_folder, refuse_existing, write_weights
+    from lightning_wm.runs.card import card
+    from lightning_wm.runs.files import write_json, write_text
+    from lightning_wm.runs.loading import load_run
+    from lightning_wm.runs.model_folder import (
+        CARD,
+        CONFIG,
+        EVALUATION,
+        Weights,
+        new_folder,
+        refuse_existing,
+        write_weights,
+    )
 
     out = Path(asked.out)
     refuse_existing(out)
@@ -84,7 +92,7 @@ def evaluation(loaded: LoadedRun) -> dict[str, Any] | None:
     Raises:
         UserError: its file is damaged.
     """
-    from lightning_wm.evaluation_file import read_evaluation
+    from lightning_wm.runs.evaluation_file import read_evaluation
 
     folder = loaded.run.evaluations
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name == "final.json", path.stat().st_mtime_ns))

@@ -18,9 +18,9 @@ from lightning_wm import config as configuration
 from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
 
 if TYPE_CHECKING:
-    from lightning_wm.experiment import Experiment
-    from lightning_wm.io import RunDirectory
-    from lightning_wm.signals import Signals
+    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.training.experiment import Experiment
+    from lightning_wm.training.signals import Signals
 
 
 @exits
@@ -55,12 +55,12 @@ def _lock_name(owner: bool) -> str:
 
 
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
-    from lightning_wm import slurm
-    from lightning_wm.disk import may_drop
-    from lightning_wm.experiment import quiet
-    from lightning_wm.io import RunDirectory
-    from lightning_wm.signals import Signals
-    from lightning_wm.untrusted import check_folder
+    from lightning_wm.runs.disk import may_drop
+    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.untrusted import check_folder
+    from lightning_wm.training import slurm
+    from lightning_wm.training.experiment import quiet
+    from lightning_wm.training.signals import Signals
 
     quiet()
     run = RunDirectory(configuration.run_directory(loaded))
@@ -93,7 +93,7 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
 def _go(
     loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, owner: bool
 ) -> int:
-    from lightning_wm.experiment import build_experiment
+    from lightning_wm.training.experiment import build_experiment
 
     checkpoint = _prepare(run, loaded) if owner else _newest(run)
     experiment = build_experiment(loaded.config, run, signals)
@@ -118,7 +118,7 @@ def _newest(run: RunDirectory) -> Path | None:
 
 def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
     """The checkpoint to go on from, where the directory holds a run that may; None for a new one."""
-    from lightning_wm.io import clear_temporaries
+    from lightning_wm.runs.files import clear_temporaries
 
     if not run.exists():
         return None
@@ -151,7 +151,7 @@ def _forget(run: RunDirectory) -> None:
 
 
 def _complete(checkpoint: Path, env_steps: int) -> bool:
-    from lightning_wm.io import load_checkpoint
+    from lightning_wm.runs.files import load_checkpoint
 
     saved = load_checkpoint(checkpoint)["lightning_wm"]
     return bool(saved["ranks"][0]["counters"]["env_steps"] >= env_steps and not saved.get("mid_turn"))
@@ -183,7 +183,7 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
 
 def _finish(experiment: Experiment) -> int:
     """The final table, the learning curve and a video."""
-    from lightning_wm.closing import close_run
+    from lightning_wm.training.closing import close_run
 
     close_run(experiment)
     return 0

@@ -19,7 +19,7 @@ KINDS = {
     "planner": "lightning_wm.planners",
     "model": "lightning_wm.models",
     "agent": "lightning_wm.agents",
-    "callback": "lightning_wm.callbacks",
+    "callback": "lightning_wm.training",
     "environment": "lightning_wm.envs",
 }
 

@@ -20,7 +20,7 @@ from lightning_wm.agents.planet import PlaNet, PlaNetConfig
 from lightning_wm.config.schema import ObservationConfig
 from lightning_wm.envs.dmc import DMControl
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
-from lightning_wm.planners.search import Search
+from lightning_wm.planning.search import Search
 from lightning_wm.registry import register
 
 

@@ -26,13 +26,13 @@ from typing import Any
 import matplotlib.pyplot  # noqa: F401
 import torch
 
-import lightning_wm.closing
-import lightning_wm.experiment  # noqa: F401
+import lightning_wm.training.closing
+import lightning_wm.training.experiment  # noqa: F401
 from lightning_wm.data.replay import Replay
 from lightning_wm.fit import main as fit
-from lightning_wm.io import RunDirectory, load_checkpoint
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import KINDS, names
+from lightning_wm.runs.files import RunDirectory, load_checkpoint
 
 for _kind in KINDS:
     names(_kind)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
 from lightning_wm import rng
-from lightning_wm.planners.terms import TerminalValue
+from lightning_wm.planning.terms import TerminalValue
 from lightning_wm.protocols import Problem, Spaces, State
 
 

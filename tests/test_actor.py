@@ -7,14 +7,14 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lightning_wm.agents.actor import WorldModelActor
 from lightning_wm.agents.planet import PlaNet
-from lightning_wm.agents.random import RandomActor
 from lightning_wm.config import ObservationConfig, TaskConfig
 from lightning_wm.envs import make_env, spaces
 from lightning_wm.errors import UserError
 from lightning_wm.planners.grad_mpc import GradMPC
-from lightning_wm.play import play, play_many
+from lightning_wm.playing.actor import WorldModelActor
+from lightning_wm.playing.play import play, play_many
+from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Spaces
 from tests.worlds import world
 

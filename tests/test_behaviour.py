@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Normal
 
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead, log_slope
-from lightning_wm.planners.policy import draw, mode
+from lightning_wm.planning.policy_rollouts import draw, mode
 
 
 def head(**fields: object) -> PolicyHead:

@@ -16,11 +16,11 @@ from lightning_wm.benchmarks.split import measured
 from lightning_wm.benchmarks.timing import interleaved
 from lightning_wm.benchmarks.torchrl_world import dreamer_loss, peer_batch
 from lightning_wm.models.rssm import RSSM, RSSMConfig
-from lightning_wm.planners import problem_of, score
 from lightning_wm.planners.cem import CEMConfig
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
 from lightning_wm.planners.random_shooting import RandomShootingConfig
-from lightning_wm.results import Evaluation
+from lightning_wm.planning import problem_of, score
+from lightning_wm.playing.results import Evaluation
 from tests.worlds import total, world
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lightning_wm.data.replay import Replay
-from lightning_wm.plots import read_metrics
 from lightning_wm.protocols import Spaces
+from lightning_wm.training.plots import read_metrics
 
 COMMAND = ["recipe=quickstart", "smoke=true", "trainer.devices=2", "trainer.strategy=ddp", "evaluation.video=false"]
 

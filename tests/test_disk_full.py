@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_wm.callbacks.loggers import EnvStepTensorBoard, JSONLinesLogger
-from lightning_wm.callbacks.rollout import Counters
-from lightning_wm.callbacks.video import _write
-from lightning_wm.disk import append, may_drop, with_room
 from lightning_wm.errors import DiskError, exits
 from lightning_wm.fit import main as fit
-from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint
-from lightning_wm.plots import read_metrics
+from lightning_wm.runs.disk import append, may_drop, with_room
+from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
+from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger
+from lightning_wm.training.plots import read_metrics
+from lightning_wm.training.rollout import Counters
+from lightning_wm.training.video import _write
 from tests.conftest import ADDED, TINY
 
 MEGABYTE = 2**20

@@ -20,7 +20,7 @@ from lightning_wm.evaluate import main as evaluate
 from lightning_wm.fit import main as fit
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig
 from lightning_wm.planners.cem import CEM
-from lightning_wm.planners.policy_only import PolicyOnly
+from lightning_wm.planners.policy import PolicyOnly
 from lightning_wm.protocols import Spaces, State
 from tests.worlds import experience, total, world
 

@@ -10,8 +10,8 @@ from lightning_wm import rng
 from lightning_wm.errors import UserError
 from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.rssm import RSSMConfig
-from lightning_wm.planners import problem_of
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
+from lightning_wm.planning import problem_of
 from lightning_wm.registry import names
 from tests.problems import generators
 from tests.worlds import experience, model_of, total, world

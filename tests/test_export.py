@@ -18,12 +18,12 @@ import torch
 import yaml
 
 from lightning_wm import __version__, load_actor
-from lightning_wm.card import card
 from lightning_wm.config import from_tree, read_tree
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
-from lightning_wm.loading import load_run
+from lightning_wm.runs.card import card
+from lightning_wm.runs.loading import load_run
 
 FILES = ["README.md", "config.yaml", "evaluation.json", "model.safetensors"]
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_wm.agents.random import RandomActor
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.data.replay import Replay
 from lightning_wm.envs import make_env
 from lightning_wm.errors import EnvironmentFailure, LightningWMError, NumericsError
-from lightning_wm.failures import Failures
 from lightning_wm.fit import main as fit
-from lightning_wm.play import play, play_many
-from lightning_wm.plots import read_metrics
+from lightning_wm.playing.failures import Failures
+from lightning_wm.playing.play import play, play_many
+from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Spaces
+from lightning_wm.training.plots import read_metrics
 from tests.conftest import TINY
 from tests.faults import Faulty
 

@@ -13,7 +13,7 @@ import torch
 
 from lightning_wm.config import recipe_names
 from lightning_wm.fit import main as fit
-from lightning_wm.plots import read_metrics
+from lightning_wm.training.plots import read_metrics
 from tests.conftest import TINY
 
 ALWAYS = {"updates", "env_steps", "agent_steps", "episodes", "seconds"}
@@ -173,7 +173,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
 
 
 def test_a_directory_in_use_is_refused(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
-    from lightning_wm.io import RunDirectory
+    from lightning_wm.runs.files import RunDirectory
 
     run = copy()
     owner = RunDirectory(run)

@@ -19,24 +19,24 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lightning_wm import config as configuration
-from lightning_wm.card import _table
 from lightning_wm.config.runs import stored
 from lightning_wm.config.text import parse
 from lightning_wm.config.walk import dotted, plain
 from lightning_wm.data import index
 from lightning_wm.data.replay import Replay
 from lightning_wm.errors import UserError
-from lightning_wm.evaluation_file import read_evaluation
-from lightning_wm.experiment import load_weights
 from lightning_wm.export import main as export
-from lightning_wm.io import load_checkpoint, write_tensors
-from lightning_wm.loading import LoadedRun, load_run
-from lightning_wm.model_folder import read_weights
-from lightning_wm.plots import read_metrics, series
+from lightning_wm.playing.results import table
 from lightning_wm.protocols import Spaces
-from lightning_wm.results import table
-from lightning_wm.seal import COMMENT, EMPTY, TAIL
-from lightning_wm.weights import put_weights
+from lightning_wm.runs.card import _table
+from lightning_wm.runs.checksum import COMMENT, EMPTY, TAIL
+from lightning_wm.runs.evaluation_file import read_evaluation
+from lightning_wm.runs.files import load_checkpoint, write_tensors
+from lightning_wm.runs.loading import LoadedRun, load_run
+from lightning_wm.runs.model_folder import read_weights
+from lightning_wm.runs.weights import put_weights
+from lightning_wm.training.experiment import load_weights
+from lightning_wm.training.plots import read_metrics, series
 from tests.mutations import damaged, mutated, values
 
 T = TypeVar("T")

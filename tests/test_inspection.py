@@ -22,9 +22,9 @@ from lightning_wm.inspection import inspect
 from lightning_wm.inspection.decision import Decision
 from lightning_wm.inspection.landscape import POINTS, gradients, hessian, orthogonal, survey
 from lightning_wm.inspection.picture import draw
-from lightning_wm.planners import problem_of
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.trace import Trace
+from lightning_wm.planning import problem_of
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.trace import Trace
 from tests.problems import generators, linear_quadratic, recurrent
 from tests.test_planner_contract import SMALL, build
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm import registry, rng
-from lightning_wm.planners import problem_of
+from lightning_wm.planning import problem_of
 from lightning_wm.protocols import Spaces, State, WorldModel
 from tests.problems import generators
 from tests.worlds import experience, model_of, total

@@ -19,14 +19,14 @@ import torch
 
 import lightning_wm
 from lightning_wm.bench import main as bench
-from lightning_wm.callbacks.rollout import Counters, Rollout
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.envs import make_env
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
-from lightning_wm.io import RunDirectory, load_checkpoint, write_tensors
-from lightning_wm.loading import load_run
+from lightning_wm.runs.files import RunDirectory, load_checkpoint, write_tensors
+from lightning_wm.runs.loading import load_run
+from lightning_wm.training.rollout import Counters, Rollout
 from tests.conftest import TINY
 from tests.payloads import bomb, pickled, rezipped, safetensors_with, torch_saved
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm import registry
-from lightning_wm.planners import problem_of
+from lightning_wm.planning import problem_of
 from lightning_wm.protocols import ORIGINS, Problem, State
 from tests.problems import DoubleWell, arbitrary_policy, generators, linear_quadratic, recurrent
 

@@ -15,13 +15,13 @@ from lightning_wm.config import load
 from lightning_wm.errors import ConfigError, UserError
 from lightning_wm.fit import main as fit
 from lightning_wm.models.rssm import RSSMConfig
-from lightning_wm.planners import problem_of, score
-from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM
-from lightning_wm.planners.mix import Mix
+from lightning_wm.planners.policy import PolicyOnly, PolicyOnlyConfig
 from lightning_wm.planners.policy_grad_mpc import PolicyGradMPC, PolicyGradMPCConfig
-from lightning_wm.planners.policy_only import PolicyOnly, PolicyOnlyConfig
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.terms import TerminalValue
+from lightning_wm.planning import problem_of, score
+from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM
+from lightning_wm.planning.mix import Mix
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.terms import TerminalValue
 from lightning_wm.protocols import Problem, Spaces, State
 from lightning_wm.registry import build as build_part
 from tests.problems import arbitrary_policy, generators, linear_quadratic, recurrent

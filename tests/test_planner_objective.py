@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.ascent import Adam
 from lightning_wm.planners.cem import CEM, CEMConfig
 from lightning_wm.planners.cem_gd import CEMGD
 from lightning_wm.planners.grad_mpc import GradMPC
-from lightning_wm.planners.objective import Objective, imagine, problem_of, score
-from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
+from lightning_wm.planning.ascent import Adam
+from lightning_wm.planning.objective import Objective, imagine, problem_of, score
+from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
 from lightning_wm.protocols import Problem, State
 from tests.problems import generators, recurrent
 

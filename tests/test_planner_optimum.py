@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.choose import average
-from lightning_wm.planners.gaussian import fit
 from lightning_wm.planners.mppi import weights
+from lightning_wm.planning import starts
+from lightning_wm.planning.gaussian import fit
+from lightning_wm.planning.selection import average
 from tests.problems import DoubleWell, generators, linear_quadratic
 from tests.test_planner_contract import SEARCHING, build, equipped
 

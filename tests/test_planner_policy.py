@@ -13,11 +13,11 @@ from torchrl.modules import TanhNormal
 
 from lightning_wm.errors import UserError
 from lightning_wm.models.freezing import frozen
-from lightning_wm.planners import problem_of
-from lightning_wm.planners.base import POLICY
-from lightning_wm.planners.compiled import _modules, use_cache
-from lightning_wm.planners.policy import draw, rollouts
-from lightning_wm.planners.search import Search
+from lightning_wm.planning import problem_of
+from lightning_wm.planning.base import POLICY
+from lightning_wm.planning.compiled import _modules, use_cache
+from lightning_wm.planning.policy_rollouts import draw, rollouts
+from lightning_wm.planning.search import Search
 from lightning_wm.protocols import State
 from tests.problems import generators, recurrent
 from tests.test_planner_contract import build, rows

@@ -15,7 +15,7 @@ from torchrl.envs.model_based import ModelBasedEnvBase
 from torchrl.modules import CEMPlanner, MPCPlannerBase
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.torchrl import TorchRLPlanner
+from lightning_wm.planning.torchrl_adapter import TorchRLPlanner
 from tests.test_planner_contract import build
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lightning_wm.play import Episode
-from lightning_wm.results import Evaluation, paired, show, summarise
+from lightning_wm.playing.play import Episode
+from lightning_wm.playing.results import Evaluation, paired, show, summarise
 
 ABOUT: dict[str, Any] = {
     "task": "dmc/cartpole_swingup",

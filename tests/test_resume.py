@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_wm.callbacks.rollout import Counters
-from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint
 from lightning_wm.protocols import Spaces
+from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
+from lightning_wm.training.rollout import Counters
 from tests.forks import Outcome, Run, check_equal, die_at, moments, outcome, start, strike
 
 ALL = os.environ.get("RESUME") == "all"

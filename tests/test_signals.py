@@ -14,14 +14,14 @@ import pytest
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from lightning_wm import slurm
-from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.errors import Interrupted
-from lightning_wm.experiment import _plugins
 from lightning_wm.fit import main as fit
-from lightning_wm.io import RunDirectory
 from lightning_wm.registry import register
-from lightning_wm.signals import Signals
+from lightning_wm.runs.files import RunDirectory
+from lightning_wm.training import slurm
+from lightning_wm.training.experiment import _plugins
+from lightning_wm.training.rollout import Rollout
+from lightning_wm.training.signals import Signals
 from tests.conftest import TINY
 from tests.forks import Outcome, Run, check_equal, moments, outcome, strike
 from tests.test_fit import measured, weights

@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.errors import DiskError, NumericsError
-from lightning_wm.io import write_tensors
+from lightning_wm.runs.files import write_tensors
 
 SCALER_STEPS = 16
 """A loss scaler (precision 16-mixed) begins at 2^16 and halves with every overflow: so many more may be skipped."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm.models.behaviour import PolicyHead
-from lightning_wm.planners.objective import flat, stacked, stepwise
+from lightning_wm.planning.objective import flat, stacked, stepwise
 from lightning_wm.protocols import State
 
 

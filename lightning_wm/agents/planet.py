@@ -11,12 +11,12 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm import rng
-from lightning_wm.agents.actor import WorldModelActor
 from lightning_wm.agents.guard import UpdateGuard, scales
 from lightning_wm.errors import UserError
 from lightning_wm.models.losses import summed
-from lightning_wm.planners.base import no_policy
-from lightning_wm.planners.objective import problem_of
+from lightning_wm.planning.base import no_policy
+from lightning_wm.planning.objective import problem_of
+from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.protocols import Planner, State
 from lightning_wm.registry import register
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_wm import rng
-from lightning_wm.agents.random import RandomActor
 from lightning_wm.benchmarks.timing import Setting, row
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.data import Replay
 from lightning_wm.envs import make_env, spaces
-from lightning_wm.play import play
+from lightning_wm.playing.play import play
+from lightning_wm.playing.random import RandomActor
 
 TASK = TaskConfig(name="dmc/cheetah_run", action_repeat=2)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_wm.benchmarks.returns import Played
-from lightning_wm.io import write_atomically
+from lightning_wm.runs.files import write_atomically
 
 
 def draw(played: Sequence[Played], picture: Path) -> None:

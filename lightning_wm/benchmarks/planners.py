@@ -16,9 +16,9 @@ from lightning_wm import rng
 from lightning_wm.benchmarks.timing import Call, Setting, interleaved, row
 from lightning_wm.benchmarks.update import TINY, world
 from lightning_wm.models.rssm import RSSMConfig
-from lightning_wm.planners import problem_of, score
 from lightning_wm.planners.cem import CEM, CEMConfig
 from lightning_wm.planners.grad_mpc import GradMPC
+from lightning_wm.planning import problem_of, score
 from lightning_wm.protocols import Planner, Spaces
 
 QUICKSTART = Spaces(action=1, observation=5)

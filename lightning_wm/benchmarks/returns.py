@@ -15,11 +15,11 @@ from lightning_wm.benchmarks.budget import knobs, plan_milliseconds, within
 from lightning_wm.benchmarks.split import Split, measured
 from lightning_wm.config.text import parse
 from lightning_wm.errors import UserError
-from lightning_wm.experiment import environments
-from lightning_wm.loading import LoadedRun, planner_config
-from lightning_wm.play import play_many
+from lightning_wm.playing.play import play_many
+from lightning_wm.playing.results import Evaluation, paired, summarise, written
 from lightning_wm.registry import build
-from lightning_wm.results import Evaluation, paired, summarise, written
+from lightning_wm.runs.loading import LoadedRun, planner_config
+from lightning_wm.training.experiment import environments
 
 
 @dataclass(frozen=True)

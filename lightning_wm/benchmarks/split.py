@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lightning_wm.planners.search import Search
+from lightning_wm.planning.search import Search
 
 
 @dataclass

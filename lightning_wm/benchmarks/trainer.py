@@ -16,12 +16,12 @@ from lightning_wm import rng
 from lightning_wm.agents.planet import PlaNet
 from lightning_wm.benchmarks.timing import Setting, row
 from lightning_wm.benchmarks.update import STATE, TINY, experience, world
-from lightning_wm.callbacks.loggers import JSONLinesLogger
-from lightning_wm.callbacks.rollout import Counters
 from lightning_wm.config.schema import ReplayConfig
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.models.losses import summed
 from lightning_wm.models.rssm import RSSMConfig
+from lightning_wm.training.loggers import JSONLinesLogger
+from lightning_wm.training.rollout import Counters
 
 EPISODES, STEPS = 10, 200
 

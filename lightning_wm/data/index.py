@@ -17,8 +17,8 @@ from typing import Any
 
 from lightning_wm.data.schema import Field
 from lightning_wm.errors import UserError
-from lightning_wm.io import write_json
-from lightning_wm.untrusted import shown
+from lightning_wm.runs.files import write_json
+from lightning_wm.runs.untrusted import shown
 
 FORMAT = 1
 LARGEST = 1_000_000  # bytes of a JSON file; ours have a few hundred

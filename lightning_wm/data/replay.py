@@ -19,10 +19,10 @@ from lightning_wm.data.sampler import WindowSampler
 from lightning_wm.data.schema import check, fields
 from lightning_wm.data.storage import MappedStorage, make_files
 from lightning_wm.errors import DiskError, UserError
-from lightning_wm.failpoints import reach
-from lightning_wm.io import write_json
 from lightning_wm.protocols import Spaces
-from lightning_wm.untrusted import shown
+from lightning_wm.runs.failpoints import reach
+from lightning_wm.runs.files import write_json
+from lightning_wm.runs.untrusted import shown
 
 
 def default_slack(capacity: int) -> int:

@@ -21,8 +21,8 @@ from torchrl.data.replay_buffers import TensorStorage
 
 from lightning_wm.data.index import damaged, sync
 from lightning_wm.data.schema import Field
-from lightning_wm.disk import with_room
 from lightning_wm.errors import DiskError, UserError
+from lightning_wm.runs.disk import with_room
 
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # file systems that cannot reserve
 

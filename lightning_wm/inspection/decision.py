@@ -11,9 +11,9 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.base import BasePlanner
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.trace import Scored, Trace
+from lightning_wm.planning.base import BasePlanner
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.trace import Scored, Trace
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from lightning_wm.inspection.decision import Decision, plain
-from lightning_wm.planners.objective import imagine
-from lightning_wm.play import OBSERVATIONS
+from lightning_wm.planning.objective import imagine
+from lightning_wm.playing.play import OBSERVATIONS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_wm.errors import UserError
 from lightning_wm.inspection.decision import Decision, plain
-from lightning_wm.planners.search import Search
+from lightning_wm.planning.search import Search
 
 POINTS = 25
 """Of a cut, along each direction; odd, so that the plan is one of them."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planners.base import RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_positive, check_range
-from lightning_wm.planners.choose import choose, safe
-from lightning_wm.planners.gaussian import cross_entropy
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.settings import PlannerConfig
+from lightning_wm.planning.base import RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.checks import check_positive, check_range
+from lightning_wm.planning.gaussian import cross_entropy
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.selection import choose, safe
+from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 

@@ -18,14 +18,14 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm import rng
-from lightning_wm.planners import starts
-from lightning_wm.planners.ascent import BOUNDS, Adam, Ascent, ascend
-from lightning_wm.planners.base import PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_choice, check_positive, check_range
-from lightning_wm.planners.choose import choose
-from lightning_wm.planners.objective import score
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.settings import PlannerConfig
+from lightning_wm.planning import starts
+from lightning_wm.planning.ascent import BOUNDS, Adam, Ascent, ascend
+from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.checks import check_choice, check_positive, check_range
+from lightning_wm.planning.objective import score
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.selection import choose
+from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.protocols import State
 from lightning_wm.registry import register
 

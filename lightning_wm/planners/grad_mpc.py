@@ -18,14 +18,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.ascent import Ascent, ascend
-from lightning_wm.planners.base import PREVIOUS, RANDOM, ZERO, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_positive, check_range
-from lightning_wm.planners.choose import choose, third
-from lightning_wm.planners.compiled import CompiledScore
-from lightning_wm.planners.search import Score, Search
-from lightning_wm.planners.settings import PlannerConfig
+from lightning_wm.planning import starts
+from lightning_wm.planning.ascent import Ascent, ascend
+from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, Found, valid_rows
+from lightning_wm.planning.checks import check_positive, check_range
+from lightning_wm.planning.compiled import CompiledScore
+from lightning_wm.planning.search import Score, Search
+from lightning_wm.planning.selection import choose, third
+from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.protocols import Problem
 from lightning_wm.registry import register
 

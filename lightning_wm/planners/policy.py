@@ -1,79 +1,51 @@
-"""Candidates from a policy: roll it out in imagination, with noise from each environment's generator."""
+"""The learned policy acts by itself: no search, and no model step."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
+from tensordict import TensorDictBase
 
-from lightning_wm import rng
-from lightning_wm.errors import UserError
-from lightning_wm.planners.search import Search
-
-
-def mode(distribution: Distribution) -> Tensor:
-    """What a distribution does without noise: TorchRL's `deterministic_sample`, else the mode, else the mean.
-
-    Under transforms it is the transformed mode of what is inside (tanh of a Normal's mean), which needs no search.
-    """
-    sample: Tensor | None = getattr(distribution, "deterministic_sample", None)
-    if sample is not None:
-        return sample
-    if isinstance(distribution, Independent):
-        return mode(distribution.base_dist)
-    if isinstance(distribution, TransformedDistribution):
-        return _transformed(distribution, mode(distribution.base_dist))
-    try:
-        return distribution.mode
-    except NotImplementedError:
-        return distribution.mean
+from lightning_wm.planning.base import POLICY, BasePlanner, Found
+from lightning_wm.planning.checks import check_choice, check_shared
+from lightning_wm.planning.policy_rollouts import mode, rollouts
+from lightning_wm.planning.search import Search
+from lightning_wm.registry import register
 
 
-def _transformed(distribution: TransformedDistribution, value: Tensor) -> Tensor:
-    for transform in distribution.transforms:
-        value = transform(value)
-    return value
+@dataclass(frozen=True)
+class PolicyOnlyConfig:
+    """The learned policy, without planning."""
+
+    name: str = "policy"
+    """The planner's name."""
+    horizon: int = 1
+    """H: actions that are taken from the policy at once; beyond the first, in imagined states."""
+    execute: str = "mean"
+    """`mean`, what the policy does without noise (its mode), or a `sample` of it."""
+    replan: int = 1
+    """Decisions that a plan serves; 1 asks the policy at every decision."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_shared(self)
+        check_choice("execute", self.execute, ("mean", "sample"))
 
 
-def draw(distribution: Distribution, noise: Tensor) -> Tensor:
-    """A sample `[M, A]` that is a function of standard normal noise `[M, A]`: no global random state.
+@register("planner", "policy")
+class PolicyOnly(BasePlanner):
+    """The policy's own action; with a horizon of one the model is never asked, and scores are 0."""
 
-    Raises:
-        UserError: the distribution is no Normal, nor one inside Independent or under transforms.
-    """
-    if isinstance(distribution, Normal):
-        return distribution.loc + distribution.scale * noise
-    if isinstance(distribution, Independent):
-        return draw(distribution.base_dist, noise)
-    if isinstance(distribution, TransformedDistribution):
-        return _transformed(distribution, draw(distribution.base_dist, noise))
-    raise UserError(
-        f"a planner cannot draw from the policy's {type(distribution).__name__}: expected a Normal, "
-        "bare, inside Independent or transformed (TanhNormal)"
-    )
+    Config = PolicyOnlyConfig
+    config: PolicyOnlyConfig
+    needs_policy = True
 
-
-def rollouts(search: Search, number: int, modes: int = 1) -> Tensor:
-    """Plans `[E, N, H, A]` of the policy: the first `modes` follow its mode, the others its samples.
-
-    Uses H-1 imagined steps of N candidates. What the policy answers that is not finite becomes 0.
-
-    Args:
-        number: N.
-        modes: 0 or 1; further ones would equal the first.
-    """
-    problem, horizon = search.problem, search.horizon
-    assert problem.policy is not None
-    size = (horizon, number, problem.action)
-    noise = rng.normal(size, search.generators, search.like)  # E, H, N, A
-    state, latent = search.rows(number)
-    actions: list[Tensor] = []
-    for step in range(horizon):
-        distribution = problem.policy(state)
-        action = draw(distribution, noise[:, step].flatten(0, 1)).reshape(-1, *size[1:]).clone()  # E, N, A
-        if modes:
-            action[:, :modes] = mode(distribution).reshape(-1, *size[1:])[:, :modes]
-        actions.append(torch.where(action.isfinite(), action, 0.0).clamp(-1, 1))
-        if step < horizon - 1:
-            state = search.imagine(state, actions[-1].flatten(0, 1), None if latent is None else latent[step])
-    return torch.stack(actions, 2)
+    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+        """One rollout of the policy; -inf where its answer to the present state is not finite."""
+        assert search.problem.policy is not None
+        plans = rollouts(search, 1, modes=int(self.config.execute == "mean"))  # E, 1, H, A
+        usable = mode(search.problem.policy(search.state)).isfinite().all(1, keepdim=True)
+        score = torch.where(usable, 0.0, -torch.inf).to(plans)  # E, 1
+        origin = torch.full(score.shape, POLICY, device=score.device)
+        return Found(plans, score, origin, plans[:, 0], score[:, 0], score[:, 0], {"actions": plans[:, 0]})

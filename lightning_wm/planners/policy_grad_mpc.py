@@ -16,16 +16,16 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.ascent import Ascent, ascend
-from lightning_wm.planners.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planners.checks import check_positive, check_range
-from lightning_wm.planners.choose import choose, third
-from lightning_wm.planners.mix import Mix
-from lightning_wm.planners.objective import Objective
-from lightning_wm.planners.policy import rollouts
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.settings import PlannerConfig
+from lightning_wm.planning import starts
+from lightning_wm.planning.ascent import Ascent, ascend
+from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.checks import check_positive, check_range
+from lightning_wm.planning.mix import Mix
+from lightning_wm.planning.objective import Objective
+from lightning_wm.planning.policy_rollouts import rollouts
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.selection import choose, third
+from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 

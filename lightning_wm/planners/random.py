@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.base import RANDOM, BasePlanner, Found
-from lightning_wm.planners.checks import check_shared
-from lightning_wm.planners.search import Search
+from lightning_wm.planning import starts
+from lightning_wm.planning.base import RANDOM, BasePlanner, Found
+from lightning_wm.planning.checks import check_shared
+from lightning_wm.planning.search import Search
 from lightning_wm.registry import register
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.base import RANDOM, BasePlanner, Found
-from lightning_wm.planners.choose import choose
-from lightning_wm.planners.search import Search
-from lightning_wm.planners.settings import PlannerConfig
+from lightning_wm.planning import starts
+from lightning_wm.planning.base import RANDOM, BasePlanner, Found
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.selection import choose
+from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 

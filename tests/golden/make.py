@@ -20,7 +20,7 @@ from lightning_wm.data.replay import Replay
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
 from lightning_wm.protocols import Spaces
-from lightning_wm.untrusted import FORMAT
+from lightning_wm.runs.untrusted import FORMAT
 
 OBSERVATION = [0.1, -0.9, 0.3, -0.2, 0.5]
 """Of cartpole: position, cosine, sine, two velocities."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_wm.models.freezing import frozen
-from lightning_wm.planners.objective import score
+from lightning_wm.planning.objective import score
 from lightning_wm.protocols import Problem, State
 
 

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from lightning_wm import seal
-from lightning_wm.disk import with_room
 from lightning_wm.errors import DiskError, UserError
-from lightning_wm.failpoints import reach
-from lightning_wm.untrusted import check_archive, check_checkpoint
+from lightning_wm.runs import checksum as seal
+from lightning_wm.runs.disk import with_room
+from lightning_wm.runs.failpoints import reach
+from lightning_wm.runs.untrusted import check_archive, check_checkpoint
 
 PACKAGES = ("torch", "lightning", "torchrl", "tensordict", "omegaconf", "dm_control", "mujoco", "numpy")
 LARGEST_JSON = 50_000_000

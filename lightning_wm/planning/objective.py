@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
+from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
 from lightning_wm.protocols import Problem, State, Term, Trajectory
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_wm.planners.base import pick
-from lightning_wm.planners.search import Search
+from lightning_wm.planning.base import pick
+from lightning_wm.planning.search import Search
 
 EXECUTE = ("best", "mean", "sample")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lightning_wm.planners.checks import check_choice, check_shared
-from lightning_wm.planners.choose import EXECUTE
-from lightning_wm.planners.objective import Objective
+from lightning_wm.planning.checks import check_choice, check_shared
+from lightning_wm.planning.objective import Objective
+from lightning_wm.planning.selection import EXECUTE
 
 LATENTS = ("mean", "sample")
 

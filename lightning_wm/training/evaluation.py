@@ -9,14 +9,14 @@ import lightning.pytorch as pl
 import numpy as np
 from torchrl.envs import EnvBase
 
-from lightning_wm.callbacks.agree import agree
-from lightning_wm.callbacks.report import Reporter
-from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.config.schema import EvaluationConfig
 from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.failures import Failures
-from lightning_wm.play import Episode, play_many
+from lightning_wm.playing.failures import Failures
+from lightning_wm.playing.play import Episode, play_many
 from lightning_wm.protocols import Planner
+from lightning_wm.training.ranks import agree
+from lightning_wm.training.report import Reporter
+from lightning_wm.training.rollout import Rollout
 
 
 class Evaluate(pl.Callback):

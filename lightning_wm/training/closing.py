@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from lightning_wm.callbacks.video import film
 from lightning_wm.errors import LightningWMError
-from lightning_wm.evaluation_file import read_evaluation
-from lightning_wm.experiment import Experiment, evaluate_planner, load_weights
-from lightning_wm.plots import learning_curve
+from lightning_wm.playing.results import show
 from lightning_wm.registry import build
-from lightning_wm.results import show
+from lightning_wm.runs.evaluation_file import read_evaluation
+from lightning_wm.training.experiment import Experiment, evaluate_planner, load_weights
+from lightning_wm.training.plots import learning_curve
+from lightning_wm.training.video import film
 
 
 def close_run(experiment: Experiment) -> None:

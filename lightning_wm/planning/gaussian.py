@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.base import pick
-from lightning_wm.planners.choose import average
-from lightning_wm.planners.search import Search
+from lightning_wm.planning import starts
+from lightning_wm.planning.base import pick
+from lightning_wm.planning.search import Search
+from lightning_wm.planning.selection import average
 
 
 @dataclass

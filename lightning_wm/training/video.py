@@ -12,11 +12,11 @@ import lightning.pytorch as pl
 import numpy as np
 from torchrl.envs import EnvBase
 
-from lightning_wm.callbacks.evaluation import Evaluate
 from lightning_wm.errors import DiskError, Interrupted, LightningWMError
-from lightning_wm.play import Episode, play
+from lightning_wm.playing.play import Episode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
+from lightning_wm.training.evaluation import Evaluate
 
 FPS = 25
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lightning_wm.errors import UserError
-from lightning_wm.untrusted import shown
+from lightning_wm.runs.untrusted import shown
 
 _SLACK_PARAMETERS, _SLACK_TENSORS = 1_000_000, 1_000
 """What a model may have beyond four times the file's: parameters that are made and then replaced."""

@@ -14,10 +14,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_wm.callbacks.rollout import Counters
-from lightning_wm.disk import append, with_room
 from lightning_wm.errors import DiskError, UserError, is_full
-from lightning_wm.io import RunDirectory
+from lightning_wm.runs.disk import append, with_room
+from lightning_wm.runs.files import RunDirectory
+from lightning_wm.training.rollout import Counters
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lightning_wm.planners.search import Search
+    from lightning_wm.planning.search import Search
 
 
 @dataclass(frozen=True)

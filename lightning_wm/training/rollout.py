@@ -13,16 +13,16 @@ import torch
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
-from lightning_wm.agents.random import RandomActor
-from lightning_wm.callbacks.agree import agree
-from lightning_wm.callbacks.report import Reporter
 from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.envs import spaces
 from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.failures import Failures
-from lightning_wm.play import Episode, play
+from lightning_wm.playing.failures import Failures
+from lightning_wm.playing.play import Episode, play
+from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Actor, Planner
-from lightning_wm.signals import Signals
+from lightning_wm.training.ranks import agree
+from lightning_wm.training.report import Reporter
+from lightning_wm.training.signals import Signals
 
 
 @dataclass

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from lightning_wm.io import write_json
-from lightning_wm.play import Episode
+from lightning_wm.playing.play import Episode
+from lightning_wm.runs.files import write_json
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_wm.callbacks.agree import agree
-from lightning_wm.callbacks.evaluation import Evaluate
-from lightning_wm.callbacks.loggers import EnvStepTensorBoard
-from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
+from lightning_wm.training.evaluation import Evaluate
+from lightning_wm.training.loggers import EnvStepTensorBoard
+from lightning_wm.training.ranks import agree
+from lightning_wm.training.rollout import Rollout
 
 FORMAT = 1
 

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lightning_wm.planners import starts
-from lightning_wm.planners.checks import check_choice, check_positive, check_range
-from lightning_wm.planners.search import Search
+from lightning_wm.planning import starts
+from lightning_wm.planning.checks import check_choice, check_positive, check_range
+from lightning_wm.planning.search import Search
 
 BOUNDS = ("tanh", "clip")
 OPTIMISERS = ("adam", "sgd")

@@ -12,10 +12,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.objective import score
-from lightning_wm.planners.policy import mode
-from lightning_wm.planners.search import Score, Search, check_differentiable
-from lightning_wm.planners.trace import Trace
+from lightning_wm.planning.objective import score
+from lightning_wm.planning.policy_rollouts import mode
+from lightning_wm.planning.search import Score, Search, check_differentiable
+from lightning_wm.planning.trace import Trace
 from lightning_wm.protocols import ORIGINS, Problem, State
 
 RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from lightning_wm.callbacks.rollout import Rollout
+from lightning_wm.training.rollout import Rollout
 
 SHOWN = {"train/loss/total": "loss", "train/loss/reward": "reward", "train/loss/kl": "kl"}
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_wm.errors import UserError
-from lightning_wm.planners.objective import imagine, score
-from lightning_wm.planners.terms import TerminalValue, ValueDoubt
-from lightning_wm.planners.trace import Trace
+from lightning_wm.planning.objective import imagine, score
+from lightning_wm.planning.terms import TerminalValue, ValueDoubt
+from lightning_wm.planning.trace import Trace
 from lightning_wm.protocols import Problem, State
 
 Score = Callable[[Problem, State, Tensor, Tensor | None], Tensor]

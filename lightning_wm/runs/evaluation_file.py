@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_wm.errors import UserError
-from lightning_wm.io import read_json
-from lightning_wm.untrusted import shown
+from lightning_wm.runs.files import read_json
+from lightning_wm.runs.untrusted import shown
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

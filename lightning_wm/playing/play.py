@@ -11,7 +11,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from lightning_wm.errors import LightningWMError
-from lightning_wm.failures import Failures, not_finite, reject, restarting
+from lightning_wm.playing.failures import Failures, not_finite, reject, restarting
 from lightning_wm.protocols import Actor
 
 OBSERVATIONS = ("observation", "pixels")

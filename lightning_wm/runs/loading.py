@@ -12,12 +12,12 @@ from lightning_wm.config import Config
 from lightning_wm.config.layers import laid
 from lightning_wm.config.recipes import group_file
 from lightning_wm.errors import UserError
-from lightning_wm.experiment import build_agent, environments
-from lightning_wm.io import RunDirectory, load_checkpoint
-from lightning_wm.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
 from lightning_wm.registry import build
-from lightning_wm.untrusted import check_folder
-from lightning_wm.weights import no_larger_than, put_weights
+from lightning_wm.runs.files import RunDirectory, load_checkpoint
+from lightning_wm.runs.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
+from lightning_wm.runs.untrusted import check_folder
+from lightning_wm.runs.weights import no_larger_than, put_weights
+from lightning_wm.training.experiment import build_agent, environments
 
 
 @dataclass(frozen=True)

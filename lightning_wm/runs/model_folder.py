@@ -24,8 +24,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lightning_wm.errors import DiskError, UserError
-from lightning_wm.io import write_atomically
-from lightning_wm.untrusted import FORMAT, check_format, shown
+from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.untrusted import FORMAT, check_format, shown
 
 WEIGHTS, CONFIG, EVALUATION, CARD = "model.safetensors", "config.yaml", "evaluation.json", "README.md"
 

@@ -17,24 +17,24 @@ from lightning.pytorch.loggers import Logger
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
-from lightning_wm.callbacks.checkpoint import TurnCheckpoint
-from lightning_wm.callbacks.evaluation import Evaluate
-from lightning_wm.callbacks.loggers import EnvStepTensorBoard, JSONLinesLogger, weights_and_biases
-from lightning_wm.callbacks.progress import RunProgress
-from lightning_wm.callbacks.rollout import Rollout
 from lightning_wm.config import Config
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import make_env, spaces
 from lightning_wm.errors import UserError
-from lightning_wm.failures import Failures
-from lightning_wm.io import AtomicCheckpointIO, RunDirectory, load_checkpoint
-from lightning_wm.play import play_many
+from lightning_wm.playing.failures import Failures
+from lightning_wm.playing.play import play_many
+from lightning_wm.playing.results import Evaluation, summarise
 from lightning_wm.protocols import Actor, Spaces
 from lightning_wm.registry import build, lookup
-from lightning_wm.results import Evaluation, summarise
-from lightning_wm.signals import Signals, instead_of_lightnings
-from lightning_wm.weights import put_weights
+from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
+from lightning_wm.runs.weights import put_weights
+from lightning_wm.training.checkpoint import TurnCheckpoint
+from lightning_wm.training.evaluation import Evaluate
+from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger, weights_and_biases
+from lightning_wm.training.progress import RunProgress
+from lightning_wm.training.rollout import Rollout
+from lightning_wm.training.signals import Signals, instead_of_lightnings
 
 EPISODE = 1000
 """Env steps of a long episode, where the configuration sets no limit."""

@@ -1,0 +1,1 @@
+"""Playing episodes: what acts, the one loop that plays, what became of it."""

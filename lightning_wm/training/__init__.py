@@ -1,0 +1,1 @@
+"""Turning the circle inside the Trainer: collecting, judging, saving, logging."""
