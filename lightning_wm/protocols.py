@@ -17,6 +17,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lightning_wm.errors import EnvironmentFailure
+
 State = dict[str, Tensor]
 """A model's latent state: named tensors that share one flat leading batch `[M, ...]`."""
 
@@ -164,14 +166,59 @@ ORIGINS = ("random", "previous", "policy", "zero", "fitted")
 """Where a candidate came from; `candidates["origin"]` holds indices into this."""
 
 
+@runtime_checkable
 class Actor(Protocol):
     """What plays in an environment: planner, policy, SAC or CURL alike.
 
     A `TensorDictModuleBase`: usable as `policy=` of any `env.rollout`.
     """
 
+    episode: int
+    """Number of the next full reset's first environment; environment e plays episode `episode + e`. It moves on with
+    every full reset, so that no episode draws what another one drew; set it after `reset()` to play a certain one."""
+    noise: float
+    """Standard deviation of the Gaussian noise added to actions; 0 for evaluation."""
+    plan: TensorDict | None
+    """The last plan, of batch `[E]`; None without one."""
+    milliseconds: float
+    """Wall time of the last call of the planner, over the environments in the call; 0 without one."""
+
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the episode of every environment, or of those where `mask` `[E]` is True."""
 
     def act(self, observation: Any) -> Any:
         """An action in [-1, 1] for a TensorDict or a mapping of arrays, batched `[E, ...]` or not."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """A LightningModule that learns from replay and gives what acts; `agents.base.BaseAgent` is the usual base."""
+
+    last: dict[str, Tensor]
+    """Losses of the newest logged update, detached, by their logged names."""
+
+    def actor(self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0) -> Actor:
+        """What plays with what was learned so far; weights are shared, not copied.
+
+        Args:
+            planner: chooses actions; None for agents that act by themselves.
+            seed: of the streams planner and exploration.
+            rank: first counter of those streams.
+            noise: standard deviation of the Gaussian noise added to actions.
+
+        Raises:
+            UserError: the planner asks for what was not learned, or there is none where one is needed.
+        """
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """An environment `[E]` that can replace a simulator that fails, and end its episode, instead of raising."""
+
+    restart: bool
+    """Whether it does."""
+    failed: dict[int, EnvironmentFailure]
+    """The rows that the last reset or step restarted."""
+
+    def rebuild(self, row: int) -> None:
+        """Replace a row's simulator; its episode ends."""

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_wm.errors import DiskError, UserError, is_full
 from lightning_wm.runs.disk import append, with_room
 from lightning_wm.runs.files import RunDirectory
-from lightning_wm.training.rollout import Counters
+from lightning_wm.training.state import Counters
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
 
