@@ -10,11 +10,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from lightning_wm.data.schema import first_row, next_row
 from lightning_wm.errors import LightningWMError
 from lightning_wm.playing.failures import Failures, not_finite, reject, restarting
 from lightning_wm.protocols import Actor
-
-OBSERVATIONS = ("observation", "pixels")
 
 
 @dataclass
@@ -54,16 +53,7 @@ class _Recorder:
 
     def first(self, td: TensorDictBase, actions: int) -> None:
         if self.keep:
-            zeros = {
-                "action": torch.zeros(actions),
-                "reward": torch.zeros(1),
-                "terminated": torch.zeros(1, dtype=torch.bool),
-                "is_init": torch.ones(1, dtype=torch.bool),
-            }
-            self.steps.append(TensorDict({**self._seen(td), **zeros}, []))
-
-    def _seen(self, td: TensorDictBase) -> dict[str, Tensor]:
-        return {name: td[name][self.row].clone() for name in OBSERVATIONS if name in td}
+            self.steps.append(first_row(td, self.row, actions))
 
     def step(self, action: Tensor, after: TensorDictBase) -> None:
         if self.done:
@@ -73,13 +63,7 @@ class _Recorder:
         episode.length += 1
         episode.env_steps += int(after["env_steps"][row])
         if self.keep:
-            came = {
-                "action": action[row].clone(),
-                "reward": after["reward"][row].clone(),
-                "terminated": after["terminated"][row].clone(),
-                "is_init": torch.zeros(1, dtype=torch.bool),
-            }
-            self.steps.append(TensorDict({**self._seen(after), **came}, []))
+            self.steps.append(next_row(after, row, action))
         self.done = bool(after["done"][row])
 
     def planned(self, plan: TensorDictBase, milliseconds: float) -> None:
