@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lightning_wm.errors import EnvironmentFailure, NumericsError, UserError
 from lightning_wm.protocols import Spaces
+
+OBSERVATIONS = ("observation", "pixels")
+"""What an environment may show, as a transition names it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,37 @@ def fields(spaces: Spaces) -> dict[str, Field]:
         "terminated": Field(torch.bool, (1,)),
         "is_init": Field(torch.bool, (1,)),
     }
+
+
+def first_row(seen: TensorDictBase, row: int, actions: int) -> TensorDict:
+    """The transition that an episode begins with, batch `[]`: what environment `row` of `seen` `[E]` shows.
+
+    Args:
+        seen: what `env.reset` gives.
+        row: of E.
+        actions: A.
+    """
+    return _transition(seen, row, torch.zeros(actions), torch.zeros(1), torch.zeros(1, dtype=torch.bool), first=True)
+
+
+def next_row(after: TensorDictBase, row: int, action: Tensor) -> TensorDict:
+    """The transition, batch `[]`, that row `row` of `action` `[E, A]` led to.
+
+    Args:
+        after: the entry `next` of what `env.step` gives, `[E]`.
+        row: of E.
+        action: float32 in [-1, 1].
+    """
+    reward, terminated = (after[name][row].clone() for name in ("reward", "terminated"))
+    return _transition(after, row, action[row].clone(), reward, terminated, first=False)
+
+
+def _transition(
+    seen: TensorDictBase, row: int, action: Tensor, reward: Tensor, terminated: Tensor, first: bool
+) -> TensorDict:
+    shown = {name: seen[name][row].clone() for name in OBSERVATIONS if name in seen}
+    led = {"action": action, "reward": reward, "terminated": terminated, "is_init": torch.tensor([first])}
+    return TensorDict({**shown, **led}, [])
 
 
 def check(episode: TensorDictBase, expected: dict[str, Field], capacity: int) -> None:
