@@ -161,7 +161,7 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         print(f"going on from {checkpoint}", file=sys.stderr)
     where = str(checkpoint) if checkpoint is not None else None
-    trainer, signals = experiment.trainer, experiment.rollout.signals
+    trainer, signals = experiment.trainer, experiment.state.signals
     if trainer.strategy.launcher is not None:
         signals.pass_on = trainer.strategy.launcher.kill
     try:
@@ -170,7 +170,7 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     except (LightningWMError, OSError):
         raise
     except Exception as error:
-        if checkpoint is None or experiment.rollout.phase != "starting":
+        if checkpoint is None or experiment.state.phase != "starting":
             raise
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise UserError(

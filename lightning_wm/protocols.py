@@ -222,3 +222,11 @@ class Restarts(Protocol):
 
     def rebuild(self, row: int) -> None:
         """Replace a row's simulator; its episode ends."""
+
+
+@runtime_checkable
+class Compiles(Protocol):
+    """A model whose update can be compiled."""
+
+    def compile_update(self) -> None:
+        """Compile what an update computes beside the time loop."""

@@ -20,7 +20,7 @@ from lightning_wm.runs.disk import append, may_drop, with_room
 from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
 from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger
 from lightning_wm.training.plots import read_metrics
-from lightning_wm.training.rollout import Counters
+from lightning_wm.training.state import Counters
 from lightning_wm.training.video import _write
 from tests.conftest import ADDED, TINY
 

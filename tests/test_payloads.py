@@ -26,7 +26,8 @@ from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
 from lightning_wm.runs.files import RunDirectory, load_checkpoint, write_tensors
 from lightning_wm.runs.loading import load_run
-from lightning_wm.training.rollout import Counters, Rollout
+from lightning_wm.training.rollout import Rollout
+from lightning_wm.training.state import Counters
 from tests.conftest import TINY
 from tests.payloads import bomb, pickled, rezipped, safetensors_with, torch_saved
 

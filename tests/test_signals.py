@@ -62,7 +62,8 @@ class Signalled(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         rollout = next(c for c in trainer.callbacks if isinstance(c, Rollout))
-        rollout.listeners.append(lambda: self.reached("evaluation" if rollout.phase == "evaluating" else "decision"))
+        state = rollout.state
+        state.listeners.append(lambda: self.reached("evaluation" if state.phase == "evaluating" else "decision"))
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.reached("update")

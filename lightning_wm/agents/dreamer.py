@@ -91,7 +91,7 @@ class Dreamer(PlaNet):
     config: DreamerConfig
 
     def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
-        super().__init__(config or DreamerConfig(), model, seed)
+        super().__init__(config, model, seed)
         c = self.config
         if getattr(model, "features", None) is None:
             raise UserError(

@@ -44,7 +44,6 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self.model, self.planner, self.problem = model, planner, problem
         self.seed, self.rank, self.noise = seed, rank, noise
         self.episode = 0
-        """Number of the first environment's episode; environment e plays `episode + e`."""
         self.plan: TensorDict | None = None
         """The last plan, of batch `[E]`."""
         self.milliseconds = 0.0
@@ -56,6 +55,8 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the episodes of all environments, or of those where `mask` `[E]` is True."""
         if mask is None or self._state is None or bool(mask.all()):
+            if self._state is not None:
+                self.episode = max(self._first) + 1
             self._state = None
             return
         self._fresh |= mask.to(self._fresh.device)

@@ -38,7 +38,7 @@ def summed_over_ranks(trainer: pl.Trainer, numbers: Sequence[int]) -> list[int]:
     if trainer.world_size == 1:
         return list(numbers)
     here = torch.tensor(numbers, dtype=torch.float64, device=trainer.strategy.root_device)
-    total: torch.Tensor = trainer.strategy.reduce(here, reduce_op="sum")  # type: ignore[assignment]
+    total: torch.Tensor = trainer.strategy.reduce(here, reduce_op="sum")
     return [int(value) for value in total.tolist()]
 
 
