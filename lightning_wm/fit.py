@@ -6,7 +6,6 @@ its table again.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
@@ -41,33 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _fit(loaded, arguments)
 
 
-RANK = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
-"""Variables that tell the processes of one run apart before they know of each other."""
-
-
-def _first_rank() -> bool:
-    return all(int(os.environ.get(name, "0")) == 0 for name in RANK)
-
-
-def _lock_name(owner: bool) -> str:
-    """The directory's lock for rank 0; others have one each, so that two processes never write the same replay."""
-    return "lock" if owner else "lock-" + "-".join(os.environ.get(name, "0") for name in RANK)
-
-
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     from lightning_wm.runs.disk import may_drop
     from lightning_wm.runs.files import RunDirectory
     from lightning_wm.runs.untrusted import check_folder
     from lightning_wm.training import slurm
     from lightning_wm.training.experiment import quiet
+    from lightning_wm.training.launch import own_rank
     from lightning_wm.training.signals import Signals
 
     quiet()
     run = RunDirectory(configuration.run_directory(loaded))
-    owner = _first_rank()
+    rank = own_rank(loaded.config.trainer.devices)
+    owner = rank == 0
     if owner:
         check_folder(run.path)  # before anything in it is written
-    run.lock(_lock_name(owner))
+    run.lock("lock" if owner else f"lock-{rank}")  # one for each process, so that two never write the same replay
     signals = Signals()
     try:
         with signals.listening(), may_drop(run.videos):

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
 from torchrl.envs import EnvBase
 
@@ -30,6 +29,7 @@ from lightning_wm.protocols import Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
 from lightning_wm.runs.weights import put_weights
+from lightning_wm.training import launch
 from lightning_wm.training.checkpoint import TurnCheckpoint
 from lightning_wm.training.evaluation import Evaluate
 from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger, weights_and_biases
@@ -159,6 +159,7 @@ def _trainer(
     config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> pl.Trainer:
     turns = max(1, (config.evaluation.every or 10_000) // config.rollout.env_steps)
+    cluster = launch.environment(config.trainer.devices)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
@@ -174,17 +175,11 @@ def _trainer(
         enable_progress_bar=config.logging.progress,
         enable_model_summary=False,
         enable_checkpointing=True,
-        plugins=_plugins(run),
+        plugins=[AtomicCheckpointIO(), *([cluster] if cluster is not None else [])],
         default_root_dir=str(run.path),
     )
     instead_of_lightnings(trainer)
     return trainer
-
-
-def _plugins(run: RunDirectory) -> list[Any]:
-    """Our checkpoints and, in a SLURM job, Lightning's knowledge of it without its way of saving and requeueing."""
-    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return [AtomicCheckpointIO(), *slurm]
 
 
 def check_devices(config: Config) -> None:
