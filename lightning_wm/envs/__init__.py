@@ -15,9 +15,10 @@ from lightning_wm.envs.gl import rendering_problem
 if TYPE_CHECKING:
     from lightning_wm.config.schema import ObservationConfig, TaskConfig
     from lightning_wm.envs.batched import SimulatorEnv
+    from lightning_wm.envs.layout import ObservationLayout
     from lightning_wm.protocols import Spaces
 
-__all__ = ["make_env", "rendering_problem", "spaces", "task_names"]
+__all__ = ["layout", "make_env", "rendering_problem", "spaces", "task_names"]
 
 gl.guard()
 
@@ -46,6 +47,17 @@ def spaces(env: Any) -> Spaces:
     vector = shown["observation"].shape[-1] if "observation" in shown.keys() else None  # noqa: SIM118
     image = tuple(shown["pixels"].shape[-3:]) if "pixels" in shown.keys() else None  # noqa: SIM118
     return Spaces(action=env.action_spec.shape[-1], observation=vector, pixels=image)
+
+
+def layout(env: Any) -> ObservationLayout | None:
+    """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
+    from torchrl.envs import TransformedEnv
+
+    from lightning_wm.envs.batched import SimulatorEnv
+
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+    return env.layout if isinstance(env, SimulatorEnv) else None
 
 
 def task_names() -> list[str]:

@@ -16,7 +16,8 @@ from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
-from lightning_wm.envs.simulator import build, check
+from lightning_wm.envs.layout import ObservationLayout
+from lightning_wm.envs.simulator import build, check, layout_of
 from lightning_wm.errors import EnvironmentFailure, LightningWMError
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -47,6 +48,8 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         self.task, self.shown = task, observation
         self.simulators = [build(task, observation) for _ in range(environments)]
         self._low, self._high = self.simulators[0].low, self.simulators[0].high
+        self.layout: ObservationLayout | None = None if observation.kind == "pixels" else layout_of(self.simulators[0])
+        """How the task's own observation becomes the state vector; None without one."""
         self._limit: int | None = getattr(task, "max_decisions", None)
         self._now = self._allocate()
         self._views: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in self._now.items()}

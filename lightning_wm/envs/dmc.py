@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_wm.config.schema import ObservationConfig, RenderConfig
 from lightning_wm.envs import gl
+from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.envs.simulator import bounds, nearest
 from lightning_wm.errors import UserError
 from lightning_wm.registry import register
@@ -69,7 +70,9 @@ class DMControl:
         low, high = (np.broadcast_to(side, spec.shape) for side in (spec.minimum, spec.maximum))
         self.low, self.high = bounds(self.name, low, high)
         self._shown: dict[str, Any] = {}
-        self.size = sum(int(np.prod(one.shape)) for one in self._env.observation_spec().values())
+        parts = self._env.observation_spec()
+        self.layout = ObservationLayout({name: Part(tuple(part.shape)) for name, part in parts.items()})
+        self.size = self.layout.size
         self._render = observation.render
         self._cameras: dict[int, Any] = {}
         _set_quality(self._env.physics.model.vis, observation.render)
