@@ -11,7 +11,9 @@ from lightning_wm import config as configuration
 from lightning_wm.config import Config
 from lightning_wm.config.layers import laid
 from lightning_wm.config.recipes import group_file
+from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
+from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
 from lightning_wm.runs.files import RunDirectory, load_checkpoint
 from lightning_wm.runs.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
@@ -34,6 +36,8 @@ class LoadedRun:
     """`last` or `best`; for a model folder, what it was exported from."""
     plugins: list[str]
     trust: bool
+    layout: ObservationLayout | None = None
+    """Of the task's own observation."""
 
 
 def load_run(
@@ -50,7 +54,7 @@ def load_run(
     Raises:
         UserError: it is neither, its files are damaged, or it names plugins that are not trusted.
     """
-    from lightning_wm.envs import spaces
+    from lightning_wm.envs import observation_layout, spaces
 
     run = RunDirectory(path)
     if not run.exists():
@@ -65,13 +69,13 @@ def load_run(
     config = configuration.from_tree(tree, plugins, trust)
     file, saved = _weights(run, checkpoint)
     env = environments(config)(1)
-    seen = spaces(env)
+    seen, parts = spaces(env), observation_layout(env)
     env.close()
     with no_larger_than(file, saved.tensors):
         agent = build_agent(config, seen)
     put_weights(agent, saved.tensors, file)
     agent.eval()
-    return LoadedRun(run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust)
+    return LoadedRun(run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, parts)
 
 
 def _weights(run: RunDirectory, checkpoint: str) -> tuple[Path, Weights]:
@@ -128,6 +132,9 @@ def load_actor(
     """
     loaded = load_run(run, checkpoint, plugins, trust)
     settings = planner_config(loaded, planner or loaded.config.planner.name, {})
-    return loaded.agent.actor(build("planner", settings), seed=seed)
+    actor = loaded.agent.actor(build("planner", settings), seed=seed)
+    if isinstance(actor, WorldModelActor):
+        actor.intake.layout = loaded.layout
+    return actor
 
 
