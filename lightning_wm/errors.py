@@ -49,15 +49,29 @@ class EnvironmentFailure(LightningWMError):
 
 
 class DiskError(LightningWMError):
-    """A file that must be written cannot be (exit 5)."""
+    """A file that must be written does not fit on the disk (exit 5)."""
 
     exit_code = 5
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error, or the one that caused it, is of a full disk or a full quota."""
-    cause = error.__cause__ if isinstance(error, DiskError) else error
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error is of a full disk, a full quota, or a disk that fails."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return isinstance(error, OSError) and error.errno in full
+
+
+def unwritable(path: object, error: OSError) -> LightningWMError:
+    """The error for what cannot be written: a DiskError where the disk is full, else one that the user can fix."""
+    what = f"{path} could not be written: {error.strerror or error}"
+    if is_full(error):
+        return DiskError(f"{what}; free some space")
+    return UserError(f"{what}; expected a place that you may write to; choose another, or mend that")
+
+
+def _of_library(error: OSError) -> LightningWMError:
+    if is_full(error):
+        return unwritable(error.filename or "a file", error)
+    return UserError(f"{error.filename}: {error.strerror}; expected what you may read and write there")
 
 
 class Interrupted(BaseException):
@@ -106,13 +120,13 @@ def exits(main: Main) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:  # of a library's file: figures, TensorBoard
-            if not is_full(error):
+            if not is_full(error) and error.filename is None:
                 raise
             if debug:
                 traceback.print_exc()
-            where = error.filename or "a file"
-            print(f"error: {where} could not be written: {error.strerror}; free some space", file=sys.stderr)
-            return DiskError.exit_code
+            known = _of_library(error)
+            print(f"error: {printable(str(known))}", file=sys.stderr)
+            return known.exit_code
         except Interrupted as error:
             print(f"interrupted by {error.signal.name}; the same command goes on", file=sys.stderr)
             return error.exit_code

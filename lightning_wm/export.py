@@ -97,9 +97,9 @@ def evaluation(loaded: LoadedRun) -> dict[str, Any] | None:
     folder = loaded.run.evaluations
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name == "final.json", path.stat().st_mtime_ns))
     for path in reversed(paths):
-        found = read_evaluation(path)
-        if (found["env_steps"], found["checkpoint"]) == (loaded.env_steps, loaded.checkpoint):
-            return found
+        judged = read_evaluation(path)
+        if (judged.env_steps, judged.checkpoint) == (loaded.env_steps, loaded.checkpoint):
+            return judged.as_json()
     return None
 
 

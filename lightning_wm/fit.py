@@ -11,13 +11,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_wm import config as configuration
 from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
 
 if TYPE_CHECKING:
-    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.training.experiment import Experiment
     from lightning_wm.training.signals import Signals
 
@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
-    from lightning_wm.runs.disk import may_drop
-    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.runs.untrusted import check_folder
     from lightning_wm.training import slurm
     from lightning_wm.training.experiment import quiet
@@ -58,7 +57,7 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     run.lock("lock" if owner else f"lock-{rank}")  # one for each process, so that two never write the same replay
     signals = Signals()
     try:
-        with signals.listening(), may_drop(run.videos):
+        with signals.listening():
             try:
                 return _go(loaded, arguments, run, signals, owner)
             except Interrupted as error:
@@ -83,19 +82,20 @@ def _go(
 ) -> int:
     from lightning_wm.training.experiment import build_experiment
 
-    checkpoint = _prepare(run, loaded) if owner else _newest(run)
+    saved = _prepare(run, loaded) if owner else _newest(run)
     experiment = build_experiment(loaded.config, run, signals)
     if owner and not run.exists():
         run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
-    if checkpoint is None or not _complete(checkpoint, loaded.config.env_steps):
+    if saved is None or not _complete(saved[1], loaded.config.env_steps):
+        checkpoint = None if saved is None else _hand_over(experiment, *saved)
+        saved = None  # its memory is Lightning's now
         _train(experiment, checkpoint)
     return _finish(experiment) if experiment.trainer.is_global_zero else 0
 
 
-def _newest(run: RunDirectory) -> Path | None:
-    path = run.checkpoint("last")
-    if path.exists():
-        return path
+def _newest(run: RunDirectory) -> tuple[Path, dict[str, Any]] | None:
+    if run.turns():
+        return run.load("last")
     if others := sorted(run.checkpoints.glob("*.ckpt*")):
         raise UserError(
             f"{run.checkpoints} has {others[0].name} but no turn-NNNNN.ckpt to go on from; expected one; "
@@ -104,9 +104,9 @@ def _newest(run: RunDirectory) -> Path | None:
     return None
 
 
-def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
-    """The checkpoint to go on from, where the directory holds a run that may; None for a new one."""
-    from lightning_wm.runs.files import clear_temporaries
+def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from and its content, where the directory holds a run that may; None for a new one."""
+    from lightning_wm.runs.disk import clear_temporaries
 
     if not run.exists():
         return None
@@ -121,14 +121,14 @@ def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
         )
     for folder in (run.path, run.checkpoints, run.evaluations, *run.path.glob("replay/rank*")):
         clear_temporaries(folder)
-    checkpoint = _newest(run)
-    if checkpoint is None:
+    saved = _newest(run)
+    if saved is None:
         _forget(run)
         return None
     for damaged in run.turns():  # out of the way of the two that are kept
-        if damaged > checkpoint:
+        if damaged > saved[0]:
             damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
-    return checkpoint
+    return saved
 
 
 def _forget(run: RunDirectory) -> None:
@@ -138,14 +138,26 @@ def _forget(run: RunDirectory) -> None:
         shutil.rmtree(run.path / leftover, ignore_errors=True)
 
 
-def _complete(checkpoint: Path, env_steps: int) -> bool:
-    from lightning_wm.runs.files import load_checkpoint
+def _complete(saved: dict[str, Any], env_steps: int) -> bool:
+    added = saved["lightning_wm"]
+    return bool(added["ranks"][0]["counters"]["env_steps"] >= env_steps and not added.get("mid_turn"))
 
-    saved = load_checkpoint(checkpoint)["lightning_wm"]
-    return bool(saved["ranks"][0]["counters"]["env_steps"] >= env_steps and not saved.get("mid_turn"))
+
+def _hand_over(experiment: Experiment, path: Path, saved: dict[str, Any]) -> Path:
+    """Check the weights as `evaluate` does, and let Lightning have what has been read."""
+    from lightning_wm.runs.checkpoint import AtomicCheckpointIO
+    from lightning_wm.runs.weights import check_weights
+
+    check_weights(experiment.agent, saved["state_dict"], path)
+    io = experiment.trainer.strategy.checkpoint_io
+    if isinstance(io, AtomicCheckpointIO):
+        io.ready[path] = saved
+    return path
 
 
 def _train(experiment: Experiment, checkpoint: Path | None) -> None:
+    from lightning_wm.runs.untrusted import reason
+
     if checkpoint is not None:
         print(f"going on from {checkpoint}", file=sys.stderr)
     where = str(checkpoint) if checkpoint is not None else None
@@ -160,10 +172,10 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     except Exception as error:
         if checkpoint is None or experiment.state.phase != "starting":
             raise
-        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise UserError(
-            f"the run could not go on from {checkpoint} ({why[:300]}); expected a checkpoint that fit wrote with this "
-            "configuration; restore it from a copy, or type run=<a new folder> to start another run"
+            f"the run could not go on from {checkpoint} ({type(error).__name__}: {reason(error)}); "
+            "expected a checkpoint that fit wrote with this configuration; "
+            "restore it from a copy, or type run=<a new folder> to start another run"
         ) from error
     finally:
         experiment.rollout.env.close()

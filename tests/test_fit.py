@@ -173,7 +173,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
 
 
 def test_a_directory_in_use_is_refused(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
-    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.directory import RunDirectory
 
     run = copy()
     owner = RunDirectory(run)

@@ -14,14 +14,10 @@ import pytest
 import torch
 
 from lightning_wm.errors import DiskError, UserError
-from lightning_wm.runs.files import (
-    AtomicCheckpointIO,
-    RunDirectory,
-    load_checkpoint,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from lightning_wm.runs.checkpoint import AtomicCheckpointIO, load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.disk import write_atomically
+from lightning_wm.runs.files import read_json, write_json
 from tests.conftest import ADDED
 
 
@@ -75,7 +71,7 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
 
 def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from lightning_wm.runs.files import RunDirectory; "
+        "import sys, time; from lightning_wm.runs.directory import RunDirectory; "
         "run = RunDirectory(sys.argv[1]); run.lock(); print('locked', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:

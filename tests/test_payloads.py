@@ -24,7 +24,9 @@ from lightning_wm.envs import make_env
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
-from lightning_wm.runs.files import RunDirectory, load_checkpoint, write_tensors
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.files import write_tensors
 from lightning_wm.runs.loading import load_run
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.state import Counters

@@ -30,7 +30,7 @@ def evaluation(returns: list[float], planner: str = "cem", **fields: Any) -> Eva
 
 def test_interval_by_hand() -> None:
     # mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.302653
-    low, high = evaluation([1.0, 2.0, 3.0]).interval95()
+    low, high = evaluation([1.0, 2.0, 3.0]).interval95
     assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6)
 
 

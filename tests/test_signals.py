@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_wm.errors import Interrupted
 from lightning_wm.fit import main as fit
 from lightning_wm.registry import register
-from lightning_wm.runs.files import RunDirectory
+from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training import launch, slurm
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals

@@ -23,7 +23,12 @@ class Field:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')} {list(self.shape)}"
+        return f"{self.name} {list(self.shape)}"
+
+    @property
+    def name(self) -> str:
+        """Of the type: `float32`."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def bytes(self) -> int:

@@ -15,7 +15,7 @@ from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
-from lightning_wm.runs.files import RunDirectory, load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
 from lightning_wm.runs.untrusted import check_folder
 from lightning_wm.runs.weights import no_larger_than, put_weights
@@ -82,8 +82,7 @@ def _weights(run: RunDirectory, checkpoint: str) -> tuple[Path, Weights]:
     """The weights, and the file they are from."""
     if is_model_folder(run.path):
         return run.path / WEIGHTS, read_weights(run.path, checkpoint)
-    file = run.checkpoint(checkpoint)
-    saved = load_checkpoint(file)
+    file, saved = run.load(checkpoint)
     env_steps = saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"]
     return file, Weights(saved["state_dict"], env_steps, checkpoint)
 
@@ -100,9 +99,9 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
         own = configuration.read_tree(shipped) if shipped is not None else {"name": name}
     tree = {**loaded.tree, "planner": laid(own, fields)}
     plugins = [*loaded.plugins, *loaded.config.plugins] if loaded.trust else loaded.plugins
-    found = configuration.from_tree(tree, plugins, loaded.trust).planner
-    loaded.agent.actor(build("planner", found))  # refuses before the planners that are played first have played
-    return found
+    settings = configuration.from_tree(tree, plugins, loaded.trust).planner
+    loaded.agent.actor(build("planner", settings))  # refuses before the planners that are played first have played
+    return settings
 
 
 def load_actor(

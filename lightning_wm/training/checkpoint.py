@@ -12,11 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
+from lightning_wm.runs.checkpoint import Added, Rank
 from lightning_wm.training.loggers import EnvStepTensorBoard
 from lightning_wm.training.ranks import raise_together
 from lightning_wm.training.state import RunState, replay_data
-
-FORMAT = 1
 
 
 class TurnCheckpoint(Checkpoint):
@@ -101,13 +100,9 @@ class TurnCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["lightning_wm"] = {
-            "format": FORMAT,
-            "sealed": True,
-            "mid_turn": self._between,
-            "ranks": self._ranks,
-            "metrics_bytes": _synced(self.metrics),
-        }
+        ranks = [Rank.model_validate(rank) for rank in self._ranks]
+        added = Added(sealed=True, mid_turn=self._between, ranks=ranks, metrics_bytes=_synced(self.metrics))
+        checkpoint["lightning_wm"] = added.as_json()
         if self._between:
             # The batch that Lightning has fetched is not begun: it is fetched again.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -13,7 +13,8 @@ from lightning_wm.errors import LightningWMError
 from lightning_wm.playing.results import show
 from lightning_wm.registry import build
 from lightning_wm.runs.evaluation_file import read_evaluation
-from lightning_wm.training.experiment import Experiment, evaluate_planner, load_weights
+from lightning_wm.runs.weights import put_weights
+from lightning_wm.training.experiment import Experiment, evaluate_planner
 from lightning_wm.training.plots import learning_curve
 from lightning_wm.training.video import film
 
@@ -24,7 +25,10 @@ def close_run(experiment: Experiment) -> None:
     What is there already, for this checkpoint and these settings, is read back instead.
     """
     config, run, agent = experiment.config, experiment.run, experiment.agent
-    env_steps = load_weights(agent, run.checkpoint("last"))["ranks"][0]["counters"]["env_steps"]
+    path, saved = run.load("last")
+    put_weights(agent, saved["state_dict"], path)
+    env_steps = saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"]
+    del saved
     agent.to(torch.device("cuda") if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     agent.eval()
     learning_curve(run.metrics, run.curve, f"{config.task.name}, seed {config.seed}")
@@ -45,9 +49,9 @@ def _stored(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any
     if not path.exists():
         return None
     settings, content = experiment.config.evaluation, read_evaluation(path)
-    asked = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
-    found = tuple(content.get(name) for name in ("env_steps", "seed", "episodes", "settings"))
-    return dict(content) if found == asked else None
+    wanted = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
+    there = (content.env_steps, content.seed, content.episodes, content.settings)
+    return content.as_json() if there == wanted else None
 
 
 def _evaluated(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any]:

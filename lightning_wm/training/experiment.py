@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -27,8 +26,8 @@ from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, summarise
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import build, lookup
-from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
-from lightning_wm.runs.weights import put_weights
+from lightning_wm.runs.checkpoint import AtomicCheckpointIO
+from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training import launch
 from lightning_wm.training.checkpoint import TurnCheckpoint
 from lightning_wm.training.evaluation import Evaluate
@@ -198,18 +197,6 @@ def check_devices(config: Config) -> None:
             raise UserError(f"trainer.devices={wanted}: this machine has {gpus} GPUs; type {hint}")
     elif wanted > (cores := len(os.sched_getaffinity(0))):
         raise UserError(f"trainer.devices={wanted}: this machine has {cores} cores; type trainer.devices={cores}")
-
-
-def load_weights(agent: BaseAgent, path: Path) -> dict[str, Any]:
-    """Put a checkpoint's weights into an agent and return what fit added to it.
-
-    Raises:
-        UserError: the file is damaged, foreign or of another model.
-    """
-    checkpoint = load_checkpoint(path)
-    put_weights(agent, checkpoint["state_dict"], path)
-    added: dict[str, Any] = checkpoint["lightning_wm"]
-    return added
 
 
 def evaluate_planner(

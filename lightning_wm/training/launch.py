@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_wm.errors import UserError
@@ -45,7 +43,7 @@ def environment(devices: int) -> ClusterEnvironment | None:
     """
     if devices == 1:
         # Lightning takes a process for the rank that SLURM or torchrun call it, whoever it trains with.
-        rank_zero_only.rank = 0
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
         return LightningEnvironment()
     if _by_slurm(devices):
         return SLURMEnvironment(auto_requeue=False)

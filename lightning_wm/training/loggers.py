@@ -7,16 +7,15 @@ import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_wm.errors import DiskError, UserError, is_full
-from lightning_wm.runs.disk import append, with_room
-from lightning_wm.runs.files import RunDirectory
+from lightning_wm.errors import UserError, is_full, unwritable
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.disk import append
 from lightning_wm.training.state import Counters
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
@@ -83,9 +82,6 @@ class EnvStepTensorBoard(TensorBoardLogger):
         Raises:
             DiskError: it cannot be.
         """
-        return with_room(self._open)
-
-    def _open(self) -> Any:
         with self._writing():
             return super().experiment
 
@@ -100,12 +96,8 @@ class EnvStepTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars at the current number of env steps."""
-        if values := measured(metrics):
-            with_room(partial(self._write, values))
-
-    def _write(self, values: dict[str, float]) -> None:
         with self._writing():
-            for name, value in values.items():  # Lightning's own loop makes a ValueError of a full disk
+            for name, value in measured(metrics).items():  # Lightning's own loop makes a ValueError of a full disk
                 self.experiment.add_scalar(name, value, self.counters.env_steps)
 
     @contextmanager
@@ -114,8 +106,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
             yield
         except OSError as error:  # met by the writer's thread, which has ended; the next write gets a new file
             self._experiment = None
-            why = error.strerror or error
-            raise DiskError(f"{self.save_dir} could not be written: {why}; free some space") from error
+            raise unwritable(self.save_dir, error) from error
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -128,7 +119,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
             super().finalize(status)
         except OSError as error:
             if status == "success":
-                raise DiskError(f"{self.save_dir} could not be written: {error}; free some space") from error
+                raise unwritable(self.save_dir, error) from error
 
 
 def _hush() -> None:
