@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,8 +14,7 @@ from lightning_wm import rng
 from lightning_wm.agents.guard import UpdateGuard, scales
 from lightning_wm.errors import UserError
 from lightning_wm.models.losses import summed
-from lightning_wm.planning.base import no_policy
-from lightning_wm.planning.objective import problem_of
+from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.protocols import Planner, State
 from lightning_wm.registry import register
@@ -152,11 +151,7 @@ class PlaNet(pl.LightningModule):
         """
         if planner is None:
             raise UserError("this agent learns no policy, so it needs a planner; type planner=grad_mpc")
-        objective = getattr(planner.config, "objective", None)
-        learned = self.learned()
-        if getattr(planner, "needs_policy", False) and "policy" not in learned:
-            raise UserError(no_policy(planner, f"this run learned none (agent={self.config.name})"))
-        problem = problem_of(self.model, **(asdict(objective) if objective is not None else {}), **learned)
+        problem = problem_for(planner, self.model, self.config.name, **self.learned())
         return WorldModelActor(self.model, planner, problem, seed=seed, rank=rank, noise=noise)
 
     def learned(self) -> dict[str, Any]:
