@@ -130,14 +130,31 @@ class Problem:
     """What is added to the predicted return (penalties, terminal value)."""
 
 
-class Planner(Protocol):
-    """Chooses actions by optimising through a model; owns no weights.
+class PlannerSettings(Protocol):
+    """What the `Config` of every planner has; `planning.settings.PlannerConfig` is that of those that search.
 
-    `Config` has the fields that planners share by name: `horizon`,
-    `iterations`, `candidates`, `elites`, `execute`, `replan`, `warm_start`.
+    Others use the fields that planners share by name: `iterations`, `candidates`, `elites`, `execute`, `warm_start`.
     """
 
-    config: Any
+    @property
+    def name(self) -> str:
+        """The planner's registered name."""
+
+    @property
+    def horizon(self) -> int:
+        """H: agent steps of a plan."""
+
+    @property
+    def replan(self) -> int:
+        """Decisions that a plan serves; at most H."""
+
+
+class Planner(Protocol):
+    """Chooses actions by optimising through a model; owns no weights."""
+
+    @property
+    def config(self) -> PlannerSettings:
+        """Its settings."""
 
     def memory(self, environments: int, action: int, like: Tensor) -> TensorDict:
         """An empty warm start of batch `[E]` with a bool entry `valid` `[E]` that is False."""
@@ -160,6 +177,14 @@ class Planner(Protocol):
             `ORIGINS`); `stats`, a TensorDict of batch `[E]` with `model_steps`, `sequential_calls`,
             `score_first` (best start), `score_best` (of what is executed), `fallback` (bool: no finite candidate).
         """
+
+
+@runtime_checkable
+class StartsFromPolicy(Protocol):
+    """A planner that can start from a learned policy; `planning.problem.problem_for` refuses it where there is none."""
+
+    needs_policy: bool
+    """Whether it cannot do without."""
 
 
 ORIGINS = ("random", "previous", "policy", "zero", "fitted")

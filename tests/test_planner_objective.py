@@ -13,7 +13,8 @@ from lightning_wm.planners.cem import CEM, CEMConfig
 from lightning_wm.planners.cem_gd import CEMGD
 from lightning_wm.planners.grad_mpc import GradMPC
 from lightning_wm.planning.ascent import Adam
-from lightning_wm.planning.objective import Objective, imagine, problem_of, score
+from lightning_wm.planning.objective import Objective, imagine, score
+from lightning_wm.planning.problem import problem_of
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
 from lightning_wm.protocols import Problem, State
 from tests.problems import generators, recurrent
@@ -97,7 +98,7 @@ def test_imagine_is_time_first() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_gradient_of_the_first_action_against_finite_differences(terminal: bool) -> None:
     model = recurrent()
-    problem = problem_of(model, discount=0.9, continues=True, action_cost=0.1, smoothness=0.2)
+    problem = problem_of(model, Objective(discount=0.9, continues=True, action_cost=0.1, smoothness=0.2))
     if terminal:
         problem = replace(problem, value=model.reward, terms=(*problem.terms, TerminalValue()))
     state, actions = model.initial(2), torch.full((2, 5, 2), 0.3, dtype=torch.float64)
@@ -115,16 +116,17 @@ def test_gradient_of_the_first_action_against_finite_differences(terminal: bool)
 
 def test_problem_of_refuses_heads_the_model_has_not() -> None:
     with pytest.raises(UserError, match="no value head"):
-        problem_of(recurrent(), terminal_value=True)
+        problem_of(recurrent(), Objective(terminal_value=True))
     with pytest.raises(UserError, match="no ensemble"):
-        problem_of(recurrent(), disagreement=0.1)
+        problem_of(recurrent(), Objective(disagreement=0.1))
     model = recurrent()
     advice = r"value_doubt=0\.1, but there are no critics; .* type planner\.objective\.value_doubt=0"
     with pytest.raises(UserError, match=advice):
-        problem_of(model, value_doubt=0.1)
+        problem_of(model, Objective(value_doubt=0.1))
     with pytest.raises(UserError, match=r"a single critic, .*agent=dreamer agent\.critic\.members=2"):
-        problem_of(model, value_doubt=0.1, values=lambda s: s["stoch"][:, :1].T)
-    assert problem_of(model, value_doubt=0.1, values=lambda s: s["stoch"][:, :2].T).terms == (ValueDoubt(0.1),)
+        problem_of(model, Objective(value_doubt=0.1), values=lambda s: s["stoch"][:, :1].T)
+    two = problem_of(model, Objective(value_doubt=0.1), values=lambda s: s["stoch"][:, :2].T)
+    assert two.terms == (ValueDoubt(0.1),)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_objective_refuses_by_field(wrong: dict[str, float]) -> None:
 def test_a_broken_graph_is_named(planner: type, part: str, hidden: bool) -> None:
     """Also where a penalty on the actions still has a gradient; a planner without gradients does not mind."""
     model = recurrent()
-    whole = replace(problem_of(model, action_cost=0.1 * hidden), value=model.reward)
+    whole = replace(problem_of(model, Objective(action_cost=0.1 * hidden)), value=model.reward)
     if part == "value":
         whole = replace(whole, terms=(*whole.terms, TerminalValue()))
 

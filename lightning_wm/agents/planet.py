@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lightning_wm.agents.base import BaseAgent
 from lightning_wm.errors import UserError
-from lightning_wm.planning.base import no_policy
-from lightning_wm.planning.objective import problem_of
+from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.protocols import Compiles, Planner, Spaces, State
 from lightning_wm.registry import build, register
@@ -107,11 +106,7 @@ class PlaNet(BaseAgent):
         """
         if planner is None:
             raise UserError("this agent learns no policy, so it needs a planner; type planner=grad_mpc")
-        objective = getattr(planner.config, "objective", None)
-        learned = self.learned()
-        if getattr(planner, "needs_policy", False) and "policy" not in learned:
-            raise UserError(no_policy(planner, f"this run learned none (agent={self.config.name})"))
-        problem = problem_of(self.model, **(asdict(objective) if objective is not None else {}), **learned)
+        problem = problem_for(planner, self.model, self.config.name, **self.learned())
         return WorldModelActor(self.model, planner, problem, seed=seed, rank=rank, noise=noise)
 
     def learned(self) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import torch
 from tensordict import TensorDictBase
 
 from lightning_wm.planning.ascent import BOUNDS, Ascent, ascend
-from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found, pick, valid_rows
+from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found, valid_rows
 from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose
+from lightning_wm.planning.selection import choose, pick
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 

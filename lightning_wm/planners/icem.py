@@ -16,11 +16,11 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, Found, pick, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
 from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import fit, keep
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose, safe
+from lightning_wm.planning.selection import choose, pick, safe
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 

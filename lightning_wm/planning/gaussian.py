@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import pick
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import average
+from lightning_wm.planning.selection import average, pick
 
 
 @dataclass

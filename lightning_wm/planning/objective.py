@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_wm.errors import UserError
-from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Problem, State, Term, Trajectory
+from lightning_wm.protocols import Problem, State, Trajectory
 
 
 @dataclass(frozen=True)
@@ -45,84 +42,6 @@ class Objective:
         for name in ("action_cost", "smoothness", "disagreement", "value_doubt"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"planner.objective.{name}={getattr(self, name)}: expected a weight of at least 0")
-
-
-def problem_of(
-    model: Any,
-    *,
-    discount: float = 1.0,
-    continues: bool = False,
-    terminal_value: bool = False,
-    action_cost: float = 0.0,
-    smoothness: float = 0.0,
-    disagreement: float = 0.0,
-    value_doubt: float = 0.0,
-    policy: Callable[[State], torch.distributions.Distribution] | None = None,
-    values: Callable[[State], Tensor] | None = None,
-) -> Problem:
-    """The problem of acting well in a world model; the keywords are the fields of `Objective`.
-
-    Args:
-        model: a `WorldModel`, with `value` and `disagreement` where it has them.
-        policy: distribution over actions of a state, for candidates and as the fallback.
-        values: critics that were trained beside the model, states to `[K, M]`; without them the model's own `value`.
-
-    Raises:
-        UserError: a term asks for a head that the model does not have.
-    """
-    value = getattr(model, "value", None) if values is None else lambda state: values(state).mean(0)
-    if terminal_value and value is None:
-        raise UserError(
-            f"planner.objective.terminal_value=true, but {type(model).__name__} has no value head; "
-            "train with an agent that learns a value (agent=dreamer), or type planner.objective.terminal_value=false"
-        )
-    if disagreement and getattr(model, "disagreement", None) is None:
-        raise UserError(
-            f"planner.objective.disagreement={disagreement}, but {type(model).__name__} has no ensemble; "
-            "type planner.objective.disagreement=0"
-        )
-    if value_doubt:
-        _check_critics(model, values, value_doubt)
-    terms: list[tuple[float, Term]] = [
-        (float(terminal_value), TerminalValue()),
-        (action_cost, ActionCost(action_cost)),
-        (smoothness, Smoothness(smoothness)),
-        (disagreement, Disagreement(disagreement)),
-        (value_doubt, ValueDoubt(value_doubt)),
-    ]
-    return Problem(
-        action=model.spaces.action,
-        imagine=model.imagine,
-        reward=model.reward,
-        continues=model.continues if continues else None,
-        value=value,
-        values=values,
-        disagreement=getattr(model, "disagreement", None),
-        policy=policy,
-        noise=model.noise,
-        unroll=unroll_of(model),
-        discount=discount,
-        terms=tuple(term for weight, term in terms if weight),
-    )
-
-
-def _check_critics(model: Any, values: Callable[[State], Tensor] | None, weight: float) -> None:
-    """Critics that can disagree are at least two; how many there are only their answer says."""
-    count = 0
-    if values is not None:
-        with torch.no_grad():
-            count = len(values(model.initial(1)))
-    if count < 2:
-        found = "are no critics" if count == 0 else "is a single critic, which cannot disagree with itself"
-        raise UserError(
-            f"planner.objective.value_doubt={weight:g}, but there {found}; train with an agent that learns several "
-            "(agent=dreamer agent.critic.members=2), or type planner.objective.value_doubt=0"
-        )
-
-
-def unroll_of(model: Any) -> Any:
-    """The model's way to imagine whole plans at once, or None."""
-    return model.unroll if getattr(model, "can_unroll", False) else None
 
 
 def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> State:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_wm.planning.base import pick
 from lightning_wm.planning.search import Search
 
 EXECUTE = ("best", "mean", "sample")
@@ -60,3 +59,8 @@ def draw(search: Search, weights: Tensor) -> Tensor:
 def third(candidates: int) -> int:
     """A third of the candidates, at least one: the elites where none are asked for."""
     return -(-candidates // 3)
+
+
+def pick(actions: Tensor, index: Tensor) -> Tensor:
+    """Candidates `[E, K, H, A]` of `[E, N, H, A]` at index `[E, K]`."""
+    return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

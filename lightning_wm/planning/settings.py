@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
+from lightning_wm.errors import UserError
 from lightning_wm.planning.checks import check_choice, check_shared
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.selection import EXECUTE
+from lightning_wm.protocols import PlannerSettings
 
 LATENTS = ("mean", "sample")
 
@@ -33,3 +36,35 @@ class PlannerConfig:
         check_shared(self)
         check_choice("execute", self.execute, EXECUTE)
         check_choice("latents", self.latents, LATENTS)
+
+
+@runtime_checkable
+class WarmStarted(Protocol):
+    """Settings of a planner that can start from its previous plan."""
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether it does."""
+
+
+@runtime_checkable
+class Executing(Protocol):
+    """Settings of a planner that can be told what it executes of what it has searched."""
+
+    @property
+    def execute(self) -> str:
+        """`best`, `mean` or `sample`."""
+
+
+def executing(settings: PlannerSettings, execute: str) -> PlannerSettings:
+    """A planner's settings with another `execute`.
+
+    Raises:
+        UserError: the planner has no such choice, or refuses it.
+    """
+    if not isinstance(settings, Executing):
+        raise UserError(f"rollout.execute={execute}: planner {settings.name} has no execute; type rollout.execute=null")
+    try:
+        return replace(settings, execute=execute)  # type: ignore[type-var]
+    except ValueError as error:
+        raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error

@@ -127,7 +127,7 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     @property
     def _replan(self) -> int:
         """Decisions that a plan serves."""
-        return int(getattr(self.planner.config, "replan", 1))
+        return self.planner.config.replan
 
     @torch.no_grad()
     def _decide(self, rows: TensorDict, finite: Tensor) -> Tensor:
