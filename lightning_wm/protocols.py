@@ -222,7 +222,9 @@ class Agent(Protocol):
     last: dict[str, Tensor]
     """Losses of the newest logged update, detached, by their logged names."""
 
-    def actor(self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0) -> Actor:
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> Actor:
         """What plays with what was learned so far; weights are shared, not copied.
 
         Args:
@@ -230,6 +232,7 @@ class Agent(Protocol):
             seed: of the streams planner and exploration.
             rank: first counter of those streams.
             noise: standard deviation of the Gaussian noise added to actions.
+            explore: act to learn the model, where the agent has learned how, instead of for reward.
 
         Raises:
             UserError: the planner asks for what was not learned, or there is none where one is needed.

@@ -82,7 +82,9 @@ class BaseAgent(pl.LightningModule, ABC):
         """Parameters by part; each part is clipped on its own."""
 
     @abstractmethod
-    def actor(self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0) -> Actor:
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> Actor:
         """What plays; see `protocols.Agent`."""
 
     def rates(self) -> dict[str, float]:

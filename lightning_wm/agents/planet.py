@@ -98,20 +98,23 @@ class PlaNet(BaseAgent):
 
     # ---- acting
 
-    def actor(self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0) -> WorldModelActor:
-        """What plays with this world model and a planner.
-
-        Raises:
-            UserError: there is no planner, or it asks the model for what it does not have.
-        """
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> WorldModelActor:
+        """What plays with this world model and a planner; see `protocols.Agent`."""
         if planner is None:
             raise UserError("this agent learns no policy, so it needs a planner; type planner=grad_mpc")
-        problem = problem_for(planner, self.model, self.config.name, **self.learned())
+        learned, curiosity = self.learned(explore), self.curiosity(explore)
+        problem = problem_for(planner, self.model, self.config.name, curiosity=curiosity, **learned)
         return WorldModelActor(self.model, planner, problem, seed=seed, rank=rank, noise=noise)
 
-    def learned(self) -> dict[str, Any]:
+    def learned(self, explore: bool = False) -> dict[str, Any]:
         """What a planner may use beside the model: `policy` and `values` of `problem_of`; nothing here."""
         return {}
+
+    def curiosity(self, explore: bool) -> float:
+        """Weight of the ensemble's disagreement in what is planned for; nothing here."""
+        return 0.0
 
     # ---- how far it can see
 

@@ -58,6 +58,7 @@ class Rollout(pl.Callback):
         self.state.failure_limit, self.state.failure_window = self.config.failures, self.config.failure_window
         self.failures = self.state.failures()
         self.actor: Actor | None = None
+        self._exploring = False
         self._empty = 0
         """Ranks whose every episode was dropped so far."""
 
@@ -76,13 +77,14 @@ class Rollout(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state.start_clock()
         self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
-        agent = acting_agent(pl_module)
-        self.actor = agent.actor(self.planner, seed=self.seed, rank=trainer.global_rank, noise=self.config.noise)
+        self._cast(trainer, pl_module)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
             self._seed_episodes(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.counters.turns >= self._pretrain_turns(trainer):
+            if self._exploring != self._explores():
+                self._cast(trainer, pl_module)
             with in_eval_mode(pl_module):
                 self._turn(trainer)
             self.counters.owed -= self.config.env_steps
@@ -109,6 +111,22 @@ class Rollout(pl.Callback):
         self.counters.restore(state_dict)
 
     # ---- collecting
+
+    def _explores(self) -> bool:
+        """Whether it is still time to learn the model rather than to collect reward."""
+        until = self.config.explore_until
+        return self.counters.env_steps < (self.state.budget // 2 if until is None else until)
+
+    def _cast(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Choose what acts."""
+        self._exploring = self._explores()
+        self.actor = acting_agent(pl_module).actor(
+            self.planner,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            noise=self.config.noise,
+            explore=self._exploring,
+        )
 
     def _measure(self, trainer: pl.Trainer) -> None:
         """Begin to measure a turn's learning."""
