@@ -300,7 +300,7 @@ def test_curiosity_stays_out_of_what_acts_for_reward() -> None:
     assert all(grad is not None for grad in gradients(curious.explorer.policy))
     with torch.no_grad():  # critics begin at zero everywhere
         for parameter in curious.explorer.critics.parameters():
-            parameter.add_(0.1)
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     evaluating, collecting = curious.actor(PolicyOnly()), curious.actor(PolicyOnly(), explore=True)
     assert (len(evaluating.problem.terms), len(collecting.problem.terms)) == (0, 1)
     state = {name: value + 0.3 for name, value in curious.model.initial(4).items()}
