@@ -252,9 +252,81 @@ class Restarts(Protocol):
         """Replace a row's simulator; its episode ends."""
 
 
+# ---- what a world model may have beyond `WorldModel`, each asked for with isinstance
+#
+# A model that has an ability with some settings only binds the method in its constructor and sets the name to None
+# without them: None never counts, and a method of the class always would.
+
+
+@runtime_checkable
+class Valued(Protocol):
+    """A model with a value of its own, for `planner.objective.terminal_value`."""
+
+    def value(self, state: State) -> Tensor:
+        """Expected return `[M]` from a state `[M, ...]` on."""
+
+
+@runtime_checkable
+class Disagrees(Protocol):
+    """A model that says what it does not know, for `planner.objective.disagreement` and `agent.disagreement_bonus`."""
+
+    def disagreement(self, state: State) -> Tensor:
+        """What an ensemble does not agree on in a state `[M, ...]`: `[M]`, at least 0, differentiable in the state."""
+
+
+@runtime_checkable
+class Unrolls(Protocol):
+    """A model with a faster way to imagine whole plans than `WorldModel.imagine` step by step."""
+
+    def unroll(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
+        """The states after each action, `[H, M, ...]`, equal to `imagine` step by step and differentiable in actions.
+
+        Args:
+            state: where the plans start, `[M, ...]`.
+            actions: `[M, H, A]`.
+            noise: `[H, M, ...]`; None follows the prior's mode.
+        """
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A model with a faster way to imagine a policy, whose actions are chosen on the way."""
+
+    def follow(
+        self, state: State, choose: Callable[[int, Tensor], Tensor], noise: Tensor
+    ) -> tuple[State, Callable[[Tensor], State]]:
+        """The states that a policy leads to, and how they depend on its actions.
+
+        Args:
+            state: where it starts, `[M, ...]`.
+            choose: `choose(step, features [M, F])` gives the actions `[M, A]`; called without gradients.
+            noise: `[H, M, ...]`.
+
+        Returns:
+            The states after each action, `[H, M, ...]`, without a graph; and a function from these actions
+            `[H, M, A]` to the same states, differentiable in the actions but not in the model's weights.
+        """
+
+
+@runtime_checkable
+class Features(Protocol):
+    """A model whose states can be read by heads of others, as `agent=dreamer` does."""
+
+    def features(self, state: State) -> Tensor:
+        """`[M, F]` of a state `[M, ...]`."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A model that can show what it imagines."""
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """Mean observations: `observation` `[M, O]` in its own units, `pixels` `[M, 3, X, Y]` in [0, 1]."""
+
+
 @runtime_checkable
 class Compiles(Protocol):
-    """A model whose update can be compiled."""
+    """A model whose update can be compiled, for `trainer.compile`."""
 
     def compile_update(self) -> None:
-        """Compile what an update computes beside the time loop."""
+        """Compile what `observe` does with gradients, at the first update of each batch shape."""
