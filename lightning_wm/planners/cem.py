@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planning.base import RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import BasePlanner, Found
 from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose, safe
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
@@ -56,14 +54,7 @@ class CEM(BasePlanner):
     def search(self, search: Search, memory: TensorDictBase | None) -> Found:
         """Fit, then execute what `execute` says."""
         c = self.config
-        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        mean, warm = valid_rows(memory, "actions", zeros)
-        std = torch.full_like(mean, c.init_std)
-        fitted = cross_entropy(search, mean, std, c.iterations, c.candidates, c.elites, c.min_std, warm)
-        plan, plan_score = fitted.best, fitted.best_score
-        if c.execute == "mean":
-            plan, plan_score = safe(search, fitted.mean, plan, plan_score)
-        elif c.execute == "sample":
-            plan, plan_score = choose(search, fitted.candidates, fitted.score, "sample", c.elites)
-        origin = torch.full(fitted.score.shape, RANDOM, device=mean.device)
-        return Found(fitted.candidates, fitted.score, origin, plan, plan_score, fitted.first, {"actions": fitted.mean})
+        fitted = cross_entropy(search, memory, c)
+        plan, plan_score = fitted.executed(search, c.execute)
+        remembered = {"actions": fitted.mean}
+        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)

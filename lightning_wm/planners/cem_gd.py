@@ -12,7 +12,7 @@ import torch
 from tensordict import TensorDictBase
 
 from lightning_wm.planning.ascent import BOUNDS, Ascent, ascend
-from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found
 from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
@@ -70,14 +70,11 @@ class CEMGD(BasePlanner):
     def search(self, search: Search, memory: TensorDictBase | None) -> Found:
         """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""
         c = self.config
-        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        mean, warm = valid_rows(memory, "actions", zeros)
-        std = torch.full_like(mean, c.init_std)
-        fitted = cross_entropy(search, mean, std, c.iterations, c.candidates, c.elites, c.min_std, warm)
+        fitted = cross_entropy(search, memory, c)
         number = min(c.climbers, c.candidates)
         climbers = pick(fitted.candidates, fitted.score.topk(number, dim=1).indices)
         climbers = torch.cat([fitted.mean[:, None], fitted.best[:, None], climbers], 1)[:, : max(2, number)]
-        origin = torch.full(climbers.shape[:2], RANDOM, device=mean.device)
+        origin = torch.full(climbers.shape[:2], RANDOM, device=climbers.device)
         origin[:, 0] = FITTED
         how = Ascent(c.steps, c.step_size, c.decay, bound=c.bound)
         climbers, score, _ = ascend(search, climbers, how)

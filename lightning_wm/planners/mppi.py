@@ -16,12 +16,12 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, Found
 from lightning_wm.planning.checks import check_positive, check_range
-from lightning_wm.planning.gaussian import fit, keep
+from lightning_wm.planning.gaussian import around, begin, refine
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import draw, pick, safe
+from lightning_wm.planning.selection import draw_index, pick
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
@@ -69,45 +69,36 @@ class MPPI(BasePlanner):
     def search(self, search: Search, memory: TensorDictBase | None) -> Found:
         """Draw, score, weigh, fit, again."""
         c = self.config
-        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        mean, warm = valid_rows(memory, "actions", zeros)
-        std = torch.full_like(mean, c.init_std)
-        best, best_score = mean, zeros.new_full(warm.shape, -torch.inf)
-        first, guided = best_score, self.guided(search)
-        for iteration in range(c.iterations):
-            candidates, origin = self.draw(search, mean, std, guided, warm & (iteration == 0))
-            score = search.score(candidates)
-            top, index = score.topk(c.elites, dim=1)
-            elites, weight = pick(candidates, index), weights(top, c.temperature)
-            mean, std = fit(elites, weight, mean, std)
-            std = std.clamp(c.min_std, c.init_std)
-            best, best_score = keep(best, best_score, elites[:, 0], top[:, 0])
-            first = top[:, 0] if iteration == 0 else first
-        plan, plan_score = best, best_score
-        if c.execute == "mean":
-            plan, plan_score = safe(search, mean, best, best_score)
-        elif c.execute == "sample":
-            chosen = draw(search, weight)[:, None]
-            plan, plan_score = pick(elites, chosen)[:, 0], top.gather(1, chosen)[:, 0]
-        return Found(candidates, score, origin, plan, plan_score, first, {"actions": mean})
+        mean, std, warm = begin(search, memory, c.init_std)
+        guided = self.guided(search)
+
+        def draw(mean: Tensor, std: Tensor, iteration: int, _: Tensor | None) -> tuple[Tensor, Tensor]:
+            """The policy's candidates last, the warm mean itself first."""
+            candidates, origin = around(search, mean, std, c.candidates)
+            if guided is not None:
+                candidates[:, -guided.shape[1] :] = guided
+                origin[:, -guided.shape[1] :] = POLICY
+            return starts.put(candidates, origin, 0, mean, warm & (iteration == 0), PREVIOUS)
+
+        def settle(mean: Tensor, std: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+            return mean, std.clamp(c.min_std, c.init_std)
+
+        def weigh(score: Tensor) -> Tensor:
+            return weights(score, c.temperature)
+
+        fitted = refine(search, mean, std, c.iterations, c.elites, draw, settle, weigh)
+        if c.execute == "sample":
+            chosen = draw_index(search, weigh(fitted.elite_score))[:, None]
+            plan, plan_score = pick(fitted.elites, chosen)[:, 0], fitted.elite_score.gather(1, chosen)[:, 0]
+        else:
+            plan, plan_score = fitted.executed(search, c.execute)
+        remembered = {"actions": fitted.mean}
+        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)
 
     def guided(self, search: Search) -> Tensor | None:
         """Candidates `[E, P, H, A]` of the policy, drawn once per plan; None without a policy."""
         number = min(self.config.policy_candidates, self.config.candidates - 1)
         return rollouts(search, number) if search.problem.policy is not None and number > 0 else None
-
-    def draw(
-        self, search: Search, mean: Tensor, std: Tensor, guided: Tensor | None, warm: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Candidates `[E, N, H, A]` and origins `[E, N]`: drawn, the policy's last, the warm mean itself first."""
-        c = self.config
-        noise = starts.noise(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
-        candidates = noise.mul_(std[:, None]).add_(mean[:, None]).clamp_(-1, 1)
-        origin = torch.full(candidates.shape[:2], RANDOM, device=mean.device)
-        if guided is not None:
-            candidates[:, -guided.shape[1] :] = guided
-            origin[:, -guided.shape[1] :] = POLICY
-        return starts.put(candidates, origin, 0, mean, warm, PREVIOUS)
 
 
 def weights(score: Tensor, temperature: float) -> Tensor:

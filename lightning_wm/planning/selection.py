@@ -29,7 +29,7 @@ def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elit
     if execute == "mean":
         return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])
     if execute == "sample":
-        chosen = draw(search, top.isfinite().to(candidates))  # E
+        chosen = draw_index(search, top.isfinite().to(candidates))  # E
         return pick(plans, chosen[:, None])[:, 0], top.gather(1, chosen[:, None])[:, 0]
     return plans[:, 0], top[:, 0]
 
@@ -48,7 +48,7 @@ def safe(search: Search, plan: Tensor, best: Tensor, best_score: Tensor) -> tupl
     return torch.where(usable[:, None, None], plan, best), torch.where(usable, score, best_score)
 
 
-def draw(search: Search, weights: Tensor) -> Tensor:
+def draw_index(search: Search, weights: Tensor) -> Tensor:
     """One index `[E]` per environment with chances in proportion to weights `[E, K]`, from its own generator."""
     ladder = weights.cumsum(1)
     chance = torch.stack([torch.rand(1, generator=one) for one in search.generators]).to(weights)  # E, 1
