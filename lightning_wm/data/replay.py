@@ -42,6 +42,8 @@ class Replay:
         self.spaces = spaces
         self.episodes = episodes
         """Episodes committed so far, overwritten ones included."""
+        self.restored = False
+        """Whether it was taken back to a checkpoint's counts since it was opened."""
         self.storage = storage
         self.buffer = TensorDictReplayBuffer(storage=storage, sampler=WindowSampler(length=1))
         self._move(self._commit())
@@ -170,6 +172,7 @@ class Replay:
         commit = Commit(transitions=transitions, episodes=saved.episodes, begun=begun)
         index.write_commit(self.folder, commit)
         self._move(commit)
+        self.restored = True
 
     def _checked(self, state: object) -> State:
         def refuse(why: str) -> UserError:
