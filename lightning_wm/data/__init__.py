@@ -3,6 +3,7 @@
 from lightning_wm.data.datamodule import ReplayBatches, ReplayDataModule
 from lightning_wm.data.replay import Replay
 from lightning_wm.data.sampler import WindowSampler
+from lightning_wm.data.schema import episode
 from lightning_wm.data.storage import MappedStorage
 from lightning_wm.data.views import Transitions, View, Windows
 
@@ -15,4 +16,5 @@ __all__ = [
     "View",
     "WindowSampler",
     "Windows",
+    "episode",
 ]

@@ -14,9 +14,10 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import TensorDictReplayBuffer
 
 from lightning_wm.data import index
+from lightning_wm.data.check import check
 from lightning_wm.data.index import EMPTY, Commit, State
 from lightning_wm.data.sampler import WindowSampler
-from lightning_wm.data.schema import check, fields
+from lightning_wm.data.schema import fields
 from lightning_wm.data.storage import MappedStorage, make_files
 from lightning_wm.errors import UserError, unwritable
 from lightning_wm.protocols import Spaces
