@@ -14,9 +14,10 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import TensorDictReplayBuffer
 
 from lightning_wm.data import index
+from lightning_wm.data.check import check
 from lightning_wm.data.index import EMPTY, Commit, State
 from lightning_wm.data.sampler import WindowSampler
-from lightning_wm.data.schema import check, fields
+from lightning_wm.data.schema import fields
 from lightning_wm.data.storage import MappedStorage, make_files
 from lightning_wm.errors import UserError, unwritable
 from lightning_wm.protocols import Spaces
@@ -42,6 +43,8 @@ class Replay:
         self.spaces = spaces
         self.episodes = episodes
         """Episodes committed so far, overwritten ones included."""
+        self.restored = False
+        """Whether it was taken back to a checkpoint's counts since it was opened."""
         self.storage = storage
         self.buffer = TensorDictReplayBuffer(storage=storage, sampler=WindowSampler(length=1))
         self._move(self._commit())
@@ -170,6 +173,7 @@ class Replay:
         commit = Commit(transitions=transitions, episodes=saved.episodes, begun=begun)
         index.write_commit(self.folder, commit)
         self._move(commit)
+        self.restored = True
 
     def _checked(self, state: object) -> State:
         def refuse(why: str) -> UserError:

@@ -98,12 +98,17 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
         """
         if not isinstance(index, Tensor) or index.dtype != torch.int64 or not _inside(index, len(self)):
             return super().get(index)
-        picked = {}
-        for name, rows in self._rows.items():
-            out = torch.empty(index.numel(), rows.shape[1], dtype=rows.dtype, pin_memory=self.pin)
-            torch.index_select(rows, 0, index.reshape(-1), out=out)
-            picked[name] = out.view(*index.shape, *self.tensors[name].shape[1:])
-        return TensorDict(picked, index.shape)
+        return TensorDict({name: self._gather(name, index) for name in self.tensors}, index.shape)
+
+    def pick(self, name: str, rows: Tensor) -> Tensor:
+        """Entry `name` of rows `[...]` by their number in the order of writing, among those that `span` counts."""
+        return self._gather(name, rows % self.max_size)
+
+    def _gather(self, name: str, slots: Tensor) -> Tensor:
+        rows = self._rows[name]
+        out = torch.empty(slots.numel(), rows.shape[1], dtype=rows.dtype, pin_memory=self.pin)
+        torch.index_select(rows, 0, slots.reshape(-1), out=out)
+        return out.view(*slots.shape, *self.tensors[name].shape[1:])
 
     def flush(self) -> None:
         """Bring what was written to the disk, so that it survives a power cut.

@@ -44,12 +44,10 @@ class TurnCheckpoint(Checkpoint):
         keep: int = 2,
     ) -> None:
         self.folder, self.state, self.metrics, self.keep = folder, state, metrics, keep
-        self._ranks: list[dict[str, Any]] = []
         self._between = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.state.is_best:  # an evaluation was owed
-            self._ranks = self._gather(trainer)
             self._save_best(trainer, pl_module)
 
     def on_train_batch_start(
@@ -69,8 +67,7 @@ class TurnCheckpoint(Checkpoint):
             raise Interrupted(signal)
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
-        """Write a checkpoint on rank 0 after every rank's replay is on the disk, then remove the oldest."""
-        self._ranks = self._gather(trainer)
+        """Write a checkpoint on rank 0, then remove the oldest."""
         trainer.save_checkpoint(self.folder / name, weights_only=False)
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("turn-*.ckpt"))[: -self.keep]:
@@ -78,13 +75,13 @@ class TurnCheckpoint(Checkpoint):
 
     def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Weights alone: for evaluation, not for going on."""
+        checkpoint: dict[str, Any] = {"state_dict": pl_module.state_dict()}
+        self.on_save_checkpoint(trainer, pl_module, checkpoint)
         if trainer.is_global_zero:
-            checkpoint: dict[str, Any] = {"state_dict": pl_module.state_dict()}
-            self.on_save_checkpoint(trainer, pl_module, checkpoint)
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.folder / "best.ckpt")
 
     def _gather(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
-        """Counters and replay state of every rank, in the order of ranks."""
+        """Counters of every rank and the state of its replay, which is then on the disk, in the order of ranks."""
         here, error = {"counters": asdict(self.state.counters)}, None
         try:
             here["replay"] = replay_data(trainer).replay.state()
@@ -100,7 +97,7 @@ class TurnCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        ranks = [Rank.model_validate(rank) for rank in self._ranks]
+        ranks = [Rank.model_validate(rank) for rank in self._gather(trainer)]
         added = Added(sealed=True, mid_turn=self._between, ranks=ranks, metrics_bytes=_synced(self.metrics))
         checkpoint["lightning_wm"] = added.as_json()
         if self._between:
