@@ -53,8 +53,9 @@ def filled(page: str, results: Results) -> str:
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)]
-    return "".join(f"{line}\n" for line in lines)
+    head, *body = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (columns, *rows))
+    rule = "|".join(["---"] * len(columns))
+    return "".join([f"| {head} |\n", f"|{rule}|\n", *(f"| {line} |\n" for line in body)])
 
 
 def _interval(series: Series) -> str:

@@ -37,7 +37,7 @@ class Published:
         It need not be the method's: many numbers are from another method's comparison.
         """
         repository = re.match(r"[\w.-]+/[\w.-]+", self.source)
-        return repository[0] if repository else re.split(r" Table | trainingdata|, copy", self.source)[0]
+        return repository[0] if repository else self.source.partition(" Table")[0]
 
     @property
     def action_repeat(self) -> int | None:
@@ -81,8 +81,3 @@ def scores(task: str, observation: str, env_steps: int) -> list[Published]:
 def strongest(task: str, observation: str, env_steps: int) -> Published | None:
     """The strongest published number at that budget; None where there is none."""
     return next(iter(scores(task, observation, env_steps)), None)
-
-
-def of_method(method: str, task: str, observation: str, env_steps: int) -> Published | None:
-    """A method's number, by its name in the file; None where there is none."""
-    return next((row for row in scores(task, observation, env_steps) if row.method == method), None)

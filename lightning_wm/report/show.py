@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_wm.errors import printable
 from lightning_wm.report import published
 from lightning_wm.report.rows import CurveRow, EvaluationRow
 from lightning_wm.report.tables import joined, labels, levels
@@ -21,7 +22,7 @@ def show(view: Table) -> None:
     """Print a table to standard output, wide enough not to break where it is no terminal."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=220)
     console.print(view)
 
 
@@ -44,14 +45,15 @@ def added(evaluations: Sequence[EvaluationRow], curves: Sequence[CurveRow], out:
 
 def overview(evaluations: Sequence[EvaluationRow]) -> Table:
     """Every planner of every recipe over its training seeds, beside the strongest published number at that budget."""
-    columns = ("recipe", "changed", "env steps", "planner", "training seeds", "episodes", "return")
+    columns = ("recipe", "changed", "env steps", "planner", "training seeds", "revision", "episodes", "return")
     view = _table("means over training seeds", *columns, "strongest published", "whose runs")
     gathered = sorted(levels(evaluations), key=lambda level: (*level.row.run[:-1], level.row.env_steps, -level.mean))
     for name, level in zip(labels([level.row for level in gathered]), gathered, strict=True):
         row = level.row
         best = published.strongest(row.task, row.observation, row.env_steps)
         beside = (f"{best.mean:.1f}, {best.method}", best.whose) if best else ("none at this budget", "")
-        counts = (str(len(level.means)), str(level.episodes), f"{level.mean:.1f}")
+        revisions = ", ".join(revision or "unknown" for revision in level.revisions)
+        counts = (str(len(level.means)), revisions, str(level.episodes), f"{level.mean:.1f}")
         changed = "" if row.run_settings == "{}" else row.run_settings
         _add(view, row.recipe, changed, f"{row.env_steps:,}", name, *counts, *beside)
     return view
@@ -65,4 +67,4 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _add(view: Table, *cells: str) -> None:
-    view.add_row(*map(escape, cells))
+    view.add_row(*(escape(printable(cell)) for cell in cells))

@@ -123,6 +123,8 @@ class Level:
     """Mean return of each training seed, in their order."""
     episodes: int
     """Of each training seed."""
+    revisions: tuple[str, ...]
+    """Of the code that trained them, each once."""
 
     @property
     def mean(self) -> float:
@@ -138,4 +140,9 @@ def levels(rows: Iterable[EvaluationRow]) -> list[Level]:
         group = (*row.run, row.env_steps, row.checkpoint, row.planner, row.settings, row.seed, len(series.returns))
         groups.setdefault(group, []).append(series)
     gathered = (sorted(same, key=lambda series: series.row.run_seed) for same in groups.values())
-    return [Level(same[0].row, tuple(series.mean for series in same), len(same[0].returns)) for same in gathered]
+    return [_level(same) for same in gathered]
+
+
+def _level(same: Sequence[Series]) -> Level:
+    revisions = tuple(dict.fromkeys(series.row.revision for series in same))
+    return Level(same[0].row, tuple(series.mean for series in same), len(same[0].returns), revisions)
