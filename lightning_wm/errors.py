@@ -5,12 +5,13 @@ A message says what happened, what was expected and what to type.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 
 
@@ -91,6 +92,34 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """130 for SIGINT; SLURM's SIGUSR1 counts as SIGTERM, 143."""
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar of `known`, or None where nothing is close.
+
+    Of dotted keys, a key with the same last word is near whatever its group, so that `batch` finds `replay.batch`.
+    """
+    choices = sorted(set(known))
+    group, _, last = name.rpartition(".")
+    same = [choice for choice in choices if choice.rpartition(".")[2] == last and choice != name]
+    whole = difflib.get_close_matches(name, choices, n=1)
+    if same and not (group and whole and whole[0].rpartition(".")[0] == group):
+        return max(same, key=lambda choice: _ratio(name, choice))
+    if whole:
+        return whole[0]
+    scored = [(max(_ratio(last, choice.rpartition(".")[2]), _ratio(name, choice)), choice) for choice in choices]
+    ratio, best = max(scored, default=(0.0, ""))
+    return best if ratio >= 0.6 else None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _ratio(left: str, right: str) -> float:
+    return difflib.SequenceMatcher(None, left, right).ratio()
 
 
 def printable(text: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_wm.config.names import hint
 from lightning_wm.config.schema import Config
+from lightning_wm.errors import hint
 
 
 @dataclass(frozen=True)
