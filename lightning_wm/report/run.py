@@ -10,8 +10,9 @@ from typing import Any
 from lightning_wm import config as configuration
 from lightning_wm.errors import UserError
 from lightning_wm.report.rows import CurveRow, EvaluationRow, Run, compact, curve_rows, evaluation_row
+from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.evaluation_file import read_evaluation
-from lightning_wm.runs.files import RunDirectory, read_json
+from lightning_wm.runs.files import read_json
 from lightning_wm.runs.untrusted import check_folder
 
 REVISION = 7
@@ -38,7 +39,7 @@ def read_run(path: Path | str) -> tuple[list[EvaluationRow], list[CurveRow]]:
 
 
 def _evaluation(file: Path, run: Run) -> EvaluationRow:
-    content = read_evaluation(file)
+    content = read_evaluation(file).as_json()
     try:
         return evaluation_row(content, run)
     except (TypeError, ValueError, RecursionError) as error:
