@@ -6,12 +6,10 @@ its table again.
 
 from __future__ import annotations
 
-import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_wm import config as configuration
 from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
@@ -43,116 +41,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.runs.untrusted import check_folder
-    from lightning_wm.training import slurm
     from lightning_wm.training.experiment import quiet
     from lightning_wm.training.launch import own_rank
     from lightning_wm.training.signals import Signals
+    from lightning_wm.training.slurm import requeued_when_preempted
 
     quiet()
     run = RunDirectory(configuration.run_directory(loaded))
-    rank = own_rank(loaded.config.trainer.devices)
-    owner = rank == 0
-    if owner:
+    rank, signals = own_rank(loaded.config.trainer.devices), Signals()
+    if rank == 0:
         check_folder(run.path)  # before anything in it is written
-    run.lock("lock" if owner else f"lock-{rank}")  # one for each process, so that two never write the same replay
-    signals = Signals()
+    run.lock(f"lock-{rank}" if rank else "lock")  # one for each process, so that two never write the same replay
     try:
-        with signals.listening():
-            try:
-                return _go(loaded, arguments, run, signals, owner)
-            except Interrupted as error:
-                if owner and error.signal != signal.SIGINT:
-                    with signals.deferred():  # a further signal must not stop scontrol
-                        slurm.requeue()
-                raise
-    except LightningWMError as error:
-        if not owner and error.everywhere:
-            return 0  # as below
-        raise
-    except Interrupted:
-        if not owner:
+        with signals.listening(), requeued_when_preempted(signals, rank):
+            return _go(loaded, arguments, run, signals, rank)
+    except (LightningWMError, Interrupted) as error:
+        if rank and (isinstance(error, Interrupted) or error.everywhere):
             return 0  # Lightning kills rank 0, perhaps in the middle of its last words, where another rank fails
         raise
     finally:
         run.unlock()
 
 
-def _go(
-    loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, owner: bool
-) -> int:
+def _go(loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, rank: int) -> int:
+    from lightning_wm.training import resume
+    from lightning_wm.training.closing import close_run
     from lightning_wm.training.experiment import build_experiment
 
-    saved = _prepare(run, loaded) if owner else _newest(run)
+    saved = resume.newest(run) if rank else resume.prepare(run, loaded)
     experiment = build_experiment(loaded.config, run, signals)
-    if owner and not run.exists():
+    if rank == 0 and not run.exists():
         run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
-    if saved is None or not _complete(saved[1], loaded.config.env_steps):
-        checkpoint = None if saved is None else _hand_over(experiment, *saved)
+    if saved is None or not resume.is_complete(saved[1], loaded.config.env_steps):
+        checkpoint = None if saved is None else resume.hand_over(experiment, *saved)
         saved = None  # its memory is Lightning's now
         _train(experiment, checkpoint)
-    return _finish(experiment) if experiment.trainer.is_global_zero else 0
-
-
-def _newest(run: RunDirectory) -> tuple[Path, dict[str, Any]] | None:
-    if run.turns():
-        return run.load("last")
-    if others := sorted(run.checkpoints.glob("*.ckpt*")):
-        raise UserError(
-            f"{run.checkpoints} has {others[0].name} but no turn-NNNNN.ckpt to go on from; expected one; "
-            "restore it from a copy, or type run=<a new folder> to start another run"
-        )
-    return None
-
-
-def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from and its content, where the directory holds a run that may; None for a new one."""
-    from lightning_wm.runs.disk import clear_temporaries
-
-    if not run.exists():
-        return None
-    if loaded.config.resume == "never":
-        raise UserError(f"{run.path} holds a run and resume=never; type resume=auto, or run=<a new folder>")
-    differences = configuration.differences(configuration.read_tree(run.config), loaded.tree)
-    if differences:
-        listed = "\n  ".join(differences)
-        raise UserError(
-            f"{run.path} holds a run with another configuration:\n  {listed}\n"
-            "expected the same one to go on; type run=<a new folder> to start another"
-        )
-    for folder in (run.path, run.checkpoints, run.evaluations, *run.path.glob("replay/rank*")):
-        clear_temporaries(folder)
-    saved = _newest(run)
-    if saved is None:
-        _forget(run)
-        return None
-    for damaged in run.turns():  # out of the way of the two that are kept
-        if damaged > saved[0]:
-            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
-    return saved
-
-
-def _forget(run: RunDirectory) -> None:
-    """Begin anew where a run ended before its first checkpoint."""
-    run.metrics.unlink(missing_ok=True)
-    for leftover in ("replay", "tensorboard"):
-        shutil.rmtree(run.path / leftover, ignore_errors=True)
-
-
-def _complete(saved: dict[str, Any], env_steps: int) -> bool:
-    added = saved["lightning_wm"]
-    return bool(added["ranks"][0]["counters"]["env_steps"] >= env_steps and not added.get("mid_turn"))
-
-
-def _hand_over(experiment: Experiment, path: Path, saved: dict[str, Any]) -> Path:
-    """Check the weights as `evaluate` does, and let Lightning have what has been read."""
-    from lightning_wm.runs.checkpoint import AtomicCheckpointIO
-    from lightning_wm.runs.weights import check_weights
-
-    check_weights(experiment.agent, saved["state_dict"], path)
-    io = experiment.trainer.strategy.checkpoint_io
-    if isinstance(io, AtomicCheckpointIO):
-        io.ready[path] = saved
-    return path
+    if experiment.trainer.is_global_zero:
+        close_run(experiment)
+    return 0
 
 
 def _train(experiment: Experiment, checkpoint: Path | None) -> None:
@@ -179,14 +105,6 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
         ) from error
     finally:
         experiment.rollout.env.close()
-
-
-def _finish(experiment: Experiment) -> int:
-    """The final table, the learning curve and a video."""
-    from lightning_wm.training.closing import close_run
-
-    close_run(experiment)
-    return 0
 
 
 if __name__ == "__main__":

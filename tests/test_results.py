@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lightning_wm.playing.play import Episode
-from lightning_wm.playing.results import Evaluation, paired, show, summarise
+from lightning_wm.playing.results import Evaluation, decimal, paired, show, summarise
 
 ABOUT: dict[str, Any] = {
     "task": "dmc/cartpole_swingup",
@@ -73,3 +73,9 @@ def test_the_table_pairs_what_it_compares(capsys: pytest.CaptureFixture[str]) ->
     show([one.as_json() for one in both])
     printed = capsys.readouterr().out
     assert "+2.0 (-2.3 to +6.3)" in printed
+
+
+def test_small_returns_are_not_printed_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [decimal(value) for value in (831.94, 1.0, 0.034, -0.0012, 0.0)] == ["831.9", "1.0", "0.034", "-0.0012", "0.0"]
+    show([evaluation([0.02, 0.04], "grad_mpc").as_json()])
+    assert "0.03" in capsys.readouterr().out

@@ -44,9 +44,15 @@ def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float
     return mean, float(low), float(high)
 
 
+def decimal(value: float, sign: str = "") -> str:
+    """A return with one decimal, or with two digits where these would not show it: 831.9, 0.034."""
+    return f"{value:{sign}.2g}" if 0 < abs(value) < 1 else f"{value:{sign}.1f}"
+
+
 def written(mean: float, low: float, high: float) -> str:
     """A difference and its interval, where there is one."""
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if low == low else f"{mean:+.1f}"
+    difference = decimal(mean, "+")
+    return f"{difference} ({decimal(low, '+')} to {decimal(high, '+')})" if low == low else difference
 
 
 def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
@@ -59,28 +65,28 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         columns.insert(4, "to the first")
     for column in columns:
         view.add_column(column, justify="left" if column == "planner" else "right")
-    for one in evaluations:
-        cells = _cells(one)
+    for evaluation in evaluations:
+        cells = _cells(evaluation)
         if len(evaluations) > 1:
-            cells.insert(4, "-" if one is first else written(*paired(first["returns"], one["returns"])))
+            cells.insert(4, "-" if evaluation is first else written(*paired(first["returns"], evaluation["returns"])))
         view.add_row(*cells)
     return view
 
 
-def _cells(one: Mapping[str, Any]) -> list[str]:
-    low, high = one["interval95"]
+def _cells(evaluation: Mapping[str, Any]) -> list[str]:
+    low, high = evaluation["interval95"]
     known = low is not None and low == low
-    predicted, cost = one["predicted_score"], one["ms_per_decision"]
+    predicted, cost = evaluation["predicted_score"], evaluation["ms_per_decision"]
     return [
-        one["planner"],
-        str(one["episodes"]),
-        f"{one['mean']:.1f}",
-        f"{low:.1f} to {high:.1f}" if known else "-",
-        f"{one['iqm']:.1f}",
-        "-" if predicted is None else f"{predicted:.1f}",
+        evaluation["planner"],
+        str(evaluation["episodes"]),
+        decimal(evaluation["mean"]),
+        f"{decimal(low)} to {decimal(high)}" if known else "-",
+        decimal(evaluation["iqm"]),
+        "-" if predicted is None else decimal(predicted),
         f"{cost['median']:.1f}",
         f"{cost['p95']:.1f}",
-        f"{one['model_steps']:,.0f}",
+        f"{evaluation['model_steps']:,.0f}",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_wm.errors import UserError, is_full, unwritable
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.disk import append
+from lightning_wm.runs.files import write_text
 from lightning_wm.training.state import Counters
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
@@ -73,7 +75,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
     def __init__(self, folder: Path, counters: Counters, **kwargs: Any) -> None:
         super().__init__(save_dir=folder, name="", version="", **kwargs)
         self.counters = counters
-        _hush()
+        self._loud = threading.excepthook
 
     @property
     def experiment(self) -> Any:
@@ -82,6 +84,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
         Raises:
             DiskError: it cannot be.
         """
+        threading.excepthook = self._hush  # until `finalize`
         with self._writing():
             return super().experiment
 
@@ -120,32 +123,36 @@ class EnvStepTensorBoard(TensorBoardLogger):
         except OSError as error:
             if status == "success":
                 raise unwritable(self.save_dir, error) from error
+        finally:
+            threading.excepthook = self._loud
 
-
-def _hush() -> None:
-    """A full disk that TensorBoard's thread meets is raised at the next write: no traceback of the thread's own."""
-    if getattr(threading.excepthook, "hushed", False):
-        return
-    others = threading.excepthook
-
-    def hook(args: Any) -> None:
-        if not (type(args.thread).__name__ == "_AsyncWriterThread" and is_full(args.exc_value)):
-            others(args)
-
-    hook.hushed = True  # type: ignore[attr-defined]
-    threading.excepthook = hook
+    def _hush(self, args: threading.ExceptHookArgs) -> None:
+        """A full disk that the writer's thread meets is raised at the next write: no traceback of the thread's own."""
+        if not (type(args.thread).__name__ == "_AsyncWriterThread" and args.exc_value is not None and is_full(args.exc_value)):
+            self._loud(args)
 
 
 def weights_and_biases(run: RunDirectory) -> Logger:
     """Lightning's logger for Weights & Biases, keeping its files in the run directory.
+
+    A run that goes on is the same run there: its id is in `wandb.id`.
 
     Raises:
         UserError: the package is not installed.
     """
     from lightning.pytorch.loggers import WandbLogger
 
+    name = run.path / "wandb.id"
+    if not name.exists():
+        write_text(name, f"{secrets.token_hex(4)}\n")
     try:
-        logger: Logger = WandbLogger(project="lightning_wm", name=run.path.name, save_dir=run.path)
+        logger: Logger = WandbLogger(
+            project="lightning_wm",
+            name=run.path.name,
+            save_dir=run.path,
+            id=name.read_text().strip(),
+            resume="allow",
+        )
     except ModuleNotFoundError as error:
         raise UserError('logging.wandb=true needs the package wandb; type pip install "lightning_wm[wandb]"') from error
     return logger

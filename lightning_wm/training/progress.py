@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from lightning_wm.playing.results import decimal
 from lightning_wm.training.state import RunState
 
 SHOWN = {"train/loss/total": "loss", "train/loss/reward": "reward", "train/loss/kl": "kl"}
@@ -94,7 +95,7 @@ class RunProgress(ProgressBar):
         updates = self._agent.global_step if self._agent is not None else 0
         parts = [f"{counters.env_steps:,}/{state.budget:,} env steps", f"{updates:,} updates"]
         if not math.isnan(state.last_return):
-            parts.append(f"return {state.last_return:.1f}")
+            parts.append(f"return {decimal(state.last_return)}")
         losses = getattr(self._agent, "last", {})
         parts += [f"{label} {float(losses[name]):.2f}" for name, label in SHOWN.items() if name in losses]
         if not math.isnan(state.milliseconds):
