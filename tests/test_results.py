@@ -76,6 +76,7 @@ def test_the_table_pairs_what_it_compares(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_small_returns_are_not_printed_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [decimal(value) for value in (831.94, 1.0, 0.034, -0.0012, 0.0)] == ["831.9", "1.0", "0.034", "-0.0012", "0.0"]
+    texts = ["831.9", "1.0", "0.034", "-0.0012", "0.0"]
+    assert [decimal(value) for value in (831.94, 1.0, 0.034, -0.0012, 0.0)] == texts
     show([evaluation([0.02, 0.04], "grad_mpc").as_json()])
     assert "0.03" in capsys.readouterr().out

@@ -22,6 +22,8 @@ from lightning_wm.runs.formats import FileFormat
 from lightning_wm.runs.untrusted import refuse_shared
 
 PACKAGES = ("torch", "lightning", "torchrl", "tensordict", "omegaconf", "dm_control", "mujoco", "numpy")
+TOP = Path(__file__).resolve().parents[2]
+"""Of the checkout, where the package lies in one."""
 
 
 class Meta(FileFormat):
@@ -129,7 +131,7 @@ def environment() -> dict[str, Any]:
     """Versions, git revision and device of this process."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     versions = {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}
-    return {"versions": versions, "revision": _revision(), "device": device, "threads": torch.get_num_threads()}
+    return {"versions": versions, "revision": _revision(TOP), "device": device, "threads": torch.get_num_threads()}
 
 
 def _version(name: str) -> str | None:
@@ -139,9 +141,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _revision() -> str | None:
+def _revision(top: Path) -> str | None:
     """The commit of the checkout that this package is: not of a repository around it, nor of one that GIT_DIR names."""
-    top = Path(__file__).resolve().parents[2]
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         if not (top / ".git").exists() or 'name = "lightning_wm"' not in (top / "pyproject.toml").read_text():

@@ -128,7 +128,8 @@ class EnvStepTensorBoard(TensorBoardLogger):
 
     def _hush(self, args: threading.ExceptHookArgs) -> None:
         """A full disk that the writer's thread meets is raised at the next write: no traceback of the thread's own."""
-        if not (type(args.thread).__name__ == "_AsyncWriterThread" and args.exc_value is not None and is_full(args.exc_value)):
+        full = args.exc_value is not None and is_full(args.exc_value)
+        if not (full and type(args.thread).__name__ == "_AsyncWriterThread"):
             self._loud(args)
 
 
