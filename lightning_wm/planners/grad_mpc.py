@@ -22,11 +22,10 @@ from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
 from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, Found, valid_rows
 from lightning_wm.planning.checks import check_positive, check_range
-from lightning_wm.planning.compiled import CompiledScore
+from lightning_wm.planning.compiled import compiled_score
 from lightning_wm.planning.search import Score, Search
 from lightning_wm.planning.selection import choose, third
 from lightning_wm.planning.settings import PlannerConfig
-from lightning_wm.protocols import Problem
 from lightning_wm.registry import register
 
 
@@ -70,13 +69,9 @@ class GradMPC(BasePlanner):
     config: GradMPCConfig
     differentiates = True
 
-    def __init__(self, config: GradMPCConfig | None = None) -> None:
-        super().__init__(config)
-        self._score = CompiledScore() if self.config.compile else None
-
-    def scorer(self, problem: Problem) -> Score:
-        """The objective, compiled where that is asked for."""
-        return super().scorer(problem) if self._score is None else self._score
+    def scorer(self) -> Score:
+        """The objective, compiled where the settings say so."""
+        return compiled_score if self.config.compile else super().scorer()
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
         """Candidates `[E, N, H, A]` before the first step and their origins `[E, N]`."""

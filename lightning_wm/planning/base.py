@@ -68,7 +68,7 @@ class BasePlanner:
         """Shapes `(..., H, A)` of what is remembered from one plan to the next."""
         return {"actions": (self.config.horizon, action)}
 
-    def scorer(self, problem: Problem) -> Score:
+    def scorer(self) -> Score:
         """The function that scores plans, `objective.score` or a compiled form of it."""
         return score
 
@@ -87,7 +87,7 @@ class BasePlanner:
             self._check(problem, own)
             settings = self.config
             latents = settings.latents if isinstance(settings, PlannerConfig) else "mean"
-            search = Search(problem, own, generators, settings.horizon, latents, self.scorer(problem), self.trace)
+            search = Search(problem, own, generators, settings.horizon, latents, self.scorer(), self.trace)
             warm = isinstance(settings, WarmStarted) and settings.warm_start
             return self._plan(search, self.search(search, memory.clone() if memory is not None and warm else None))
 
