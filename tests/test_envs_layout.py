@@ -10,7 +10,7 @@ import torch
 from torchrl.envs import RewardSum, TransformedEnv
 
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
-from lightning_wm.envs import layout, make_env, spaces
+from lightning_wm.envs import make_env, observation_layout, spaces
 from lightning_wm.envs.dmc import suite
 from lightning_wm.envs.layout import ObservationLayout, Part
 
@@ -24,12 +24,12 @@ def test_dm_controls_dictionary_is_the_vector(name):
     expected = env.reset(seeds=[5])["observation"][0].numpy()
     raw = suite().load(*name.split("_"), task_kwargs={"random": 5})
     own = raw.reset().observation
-    found = layout(env)
-    assert found.names == tuple(own)
-    assert found.size == spaces(env).observation
+    own_layout = observation_layout(env)
+    assert own_layout.names == tuple(own)
+    assert own_layout.size == spaces(env).observation
     shuffled = OrderedDict(reversed(own.items()))
     for observation in (own, shuffled, {key: torch.as_tensor(value) for key, value in own.items()}):
-        vector = found.flatten(observation)
+        vector = own_layout.flatten(observation)
         assert vector.dtype == np.float32
         np.testing.assert_array_equal(vector, expected)
 
@@ -104,5 +104,5 @@ def test_names_are_unique():
 def test_where_it_is():
     task = TaskConfig("dmc/cartpole_swingup")
     env = make_env(task, ObservationConfig("state"), 2)
-    assert layout(TransformedEnv(env, RewardSum())) is env.layout
-    assert layout(object()) is None
+    assert observation_layout(TransformedEnv(env, RewardSum())) is env.layout
+    assert observation_layout(object()) is None

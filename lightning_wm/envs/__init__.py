@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_wm.envs.layout import ObservationLayout
     from lightning_wm.protocols import Spaces
 
-__all__ = ["episode_limit", "layout", "make_env", "rendering_problem", "spaces", "task_names"]
+__all__ = ["episode_limit", "make_env", "observation_layout", "rendering_problem", "spaces", "task_names"]
 
 gl.guard()
 
@@ -49,7 +49,7 @@ def spaces(env: Any) -> Spaces:
     return Spaces(action=env.action_spec.shape[-1], observation=vector, pixels=image)
 
 
-def layout(env: Any) -> ObservationLayout | None:
+def observation_layout(env: Any) -> ObservationLayout | None:
     """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
     own = _simulators(env)
     return own.layout if own is not None else None
