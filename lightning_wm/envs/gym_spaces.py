@@ -85,8 +85,9 @@ def _tree(task: str, space: Space, whole: Space, path: str, boxes: dict[str, gym
 
 
 def _form(box: gymnasium.spaces.Box) -> PictureForm | None:
-    low, high = float(box.low.min(initial=np.inf)), float(box.high.max(initial=-np.inf))
-    return picture_form(box.shape, box.dtype, low, high)
+    if not box.low.size:
+        return None
+    return picture_form(box.shape, box.dtype, float(box.low.min()), float(box.high.max()))
 
 
 def _without(tree: Tree, name: str, path: str = "") -> Tree:
@@ -117,8 +118,8 @@ def action_box(task: str, space: Space) -> tuple[gymnasium.spaces.Box, NDArray[n
             "register it with a wrapper that rounds"
         )
     low, high = bounds(task, space.low, space.high)
-    if low.size == 0 or not (low < high).all():
-        raise UserError(f"task {task} takes actions of {space}, expected one number or more, each with low < high")
+    if low.size == 0 or not (low <= high).all():
+        raise UserError(f"task {task} takes actions of {space}, expected one number or more, each with low <= high")
     return space, low, high
 
 

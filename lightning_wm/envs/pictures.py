@@ -20,7 +20,8 @@ def rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     Raises:
         ValueError: another shape or dtype.
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in CHANNELS):
+    form = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in CHANNELS)
+    if image.dtype != np.uint8 or not form or image.size == 0:
         raise ValueError(f"it is {image.dtype} {list(image.shape)}, expected uint8 [height, width, 3]")
     planes = image if image.ndim == 3 else image[:, :, None]
     colours: NDArray[np.uint8] = planes.repeat(3, axis=2) if planes.shape[2] == 1 else planes[:, :, :3]
