@@ -503,3 +503,15 @@ def test_whether_episodes_end_by_time():
         assert episode_limit(env) == 12
     assert episode_limit(make_env(TaskConfig("dmc/cartpole_swingup", 4), ObservationConfig("state"))) == 1000
     assert episode_limit(object()) is None
+
+
+def test_a_wrapper_may_be_what_is_registered():
+    class Doubled(gymnasium.RewardWrapper):
+        def __init__(self, render_mode=None):
+            super().__init__(Drawn(render_mode, GRADIENT))
+
+        def reward(self, reward):
+            return 2 * reward
+
+    with toy(Doubled, "both") as env:
+        assert step(env)["reward"].item() == 2

@@ -75,13 +75,22 @@ def _drawing(gymnasium: ModuleType, name: str) -> tuple[Env, str]:
     entry = gymnasium.spec(name).entry_point
     creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
     reason = ""
-    # A function says nothing of what it makes, so it is tried.
-    if not isinstance(creator, type) or "rgb_array" in creator.metadata.get("render_modes", []):
+    if _may_draw(creator):
         try:
             return gymnasium.make(name, disable_env_checker=True, render_mode="rgb_array"), ""
         except Exception as error:  # only what renders needs it
             reason = f" (with render_mode='rgb_array' it fails: {type(error).__name__}: {error})"
     return gymnasium.make(name, disable_env_checker=True), reason
+
+
+def _may_draw(creator: object) -> bool:
+    """Whether an environment is worth making with a render mode; functions and wrappers say nothing of it."""
+    from gymnasium import Env
+
+    if not (isinstance(creator, type) and issubclass(creator, Env)):
+        return True
+    metadata: object = creator.metadata  # a property, of wrappers
+    return not isinstance(metadata, dict) or "rgb_array" in metadata.get("render_modes", [])
 
 
 @runtime_checkable

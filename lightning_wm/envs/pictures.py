@@ -23,9 +23,8 @@ def rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     form = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in CHANNELS)
     if image.dtype != np.uint8 or not form or image.size == 0:
         raise ValueError(f"it is {image.dtype} {list(image.shape)}, expected uint8 [height, width, 3]")
-    planes = image if image.ndim == 3 else image[:, :, None]
-    colours: NDArray[np.uint8] = planes.repeat(3, axis=2) if planes.shape[2] == 1 else planes[:, :, :3]
-    return colours
+    planes = image.astype(np.uint8, copy=False).reshape(*image.shape[:2], -1)
+    return planes.repeat(3, axis=2) if planes.shape[2] == 1 else planes[:, :, :3]
 
 
 def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -61,9 +60,10 @@ class PictureForm:
                 f"it is {value.dtype} {list(value.shape)}, expected {self.dtype} {list(self.shape)} as in its space"
             )
         if value.dtype != np.uint8:
-            if not ((value >= 0) & (value <= self.largest)).all():
+            levels = value.astype(np.float64) * (255 / self.largest)
+            if not ((levels >= 0) & (levels <= 255)).all():
                 raise ValueError(f"it has values from {value.min()} to {value.max()}, expected 0 to {self.largest:g}")
-            value = np.rint(value.astype(np.float64) * (255 / self.largest)).astype(np.uint8)
+            value = np.rint(levels).astype(np.uint8)
         return rgb(value.transpose(1, 2, 0) if self.first else value)
 
 
