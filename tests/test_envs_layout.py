@@ -24,12 +24,12 @@ def test_dm_controls_dictionary_is_the_vector(name):
     expected = env.reset(seeds=[5])["observation"][0].numpy()
     raw = suite().load(*name.split("_"), task_kwargs={"random": 5})
     own = raw.reset().observation
-    found = observation_layout(env)
-    assert found.names == tuple(own)
-    assert found.size == spaces(env).observation
+    own_layout = observation_layout(env)
+    assert own_layout.names == tuple(own)
+    assert own_layout.size == spaces(env).observation
     shuffled = OrderedDict(reversed(own.items()))
     for observation in (own, shuffled, {key: torch.as_tensor(value) for key, value in own.items()}):
-        vector = found.flatten(observation)
+        vector = own_layout.flatten(observation)
         assert vector.dtype == np.float32
         np.testing.assert_array_equal(vector, expected)
 

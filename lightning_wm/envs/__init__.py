@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_wm.envs.layout import ObservationLayout
     from lightning_wm.protocols import Spaces
 
-__all__ = ["make_env", "observation_layout", "rendering_problem", "spaces", "task_names"]
+__all__ = ["episode_limit", "make_env", "observation_layout", "rendering_problem", "spaces", "task_names"]
 
 gl.guard()
 
@@ -51,13 +51,27 @@ def spaces(env: Any) -> Spaces:
 
 def observation_layout(env: Any) -> ObservationLayout | None:
     """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
+    own = _simulators(env)
+    return own.layout if own is not None else None
+
+
+def episode_limit(env: Any) -> int | None:
+    """Env steps after which every episode is truncated; None where nothing but the task itself ends an episode.
+
+    Of an environment that is not made by `make_env` nothing is known, which is None too.
+    """
+    own = _simulators(env)
+    return own.episode_limit if own is not None else None
+
+
+def _simulators(env: Any) -> SimulatorEnv | None:
     from torchrl.envs import TransformedEnv
 
     from lightning_wm.envs.batched import SimulatorEnv
 
     while isinstance(env, TransformedEnv):
         env = env.base_env
-    return env.layout if isinstance(env, SimulatorEnv) else None
+    return env if isinstance(env, SimulatorEnv) else None
 
 
 def task_names() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -77,6 +78,12 @@ class DMControl:
         self._cameras: dict[int, Any] = {}
         _set_quality(self._env.physics.model.vis, observation.render)
 
+    @property
+    def episode_limit(self) -> int | None:
+        """Env steps of an episode that nothing else ends; None for a task without a time limit."""
+        limit = self._env._step_limit
+        return math.ceil(limit) if math.isfinite(limit) else None
+
     def reset(self, seed: int | None) -> None:
         """Begin an episode; with a seed, from a random state that depends on nothing else."""
         if seed is not None:
@@ -107,6 +114,7 @@ class DMControl:
         """
         if size not in self._cameras:
             self._cameras[size] = self._camera(size)
+        self._take_context()
         image: NDArray[np.uint8] = self._cameras[size].render()
         return image
 
@@ -128,10 +136,20 @@ class DMControl:
 
     def close(self) -> None:
         """Free the scenes, the OpenGL context and MuJoCo's data."""
-        for camera in self._cameras.values():
-            camera.scene.free()
-        self._cameras.clear()
-        self._env.physics.free()
+        with ExitStack() as frees:
+            frees.callback(self._env.physics.free)
+            if self._cameras:
+                frees.callback(self._take_context)
+            for camera in self._cameras.values():
+                frees.callback(camera.scene.free)
+            self._cameras.clear()
+
+    def _take_context(self) -> None:
+        # dm_control keeps account of whose context is current, but not of those that others make current
+        # (Gymnasium's); it would draw black, or free their textures.
+        context = self._env.physics.contexts.gl
+        with context.make_current() as thread:
+            thread.call(context._platform_make_current)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ class Part:
     """As the task shows it."""
     levels: tuple[tuple[int, int], ...] = ()
     """(first, count) of every entry that is a whole number and becomes one-hot; empty for plain numbers."""
+    left_out: bool = False
+    """Whether it is no part of the vector, such as a picture."""
 
     @property
     def size(self) -> int:
@@ -74,12 +76,12 @@ class ObservationLayout:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self.parts: dict[str, Part] = {}
+        all_parts = list(_parts(tree))
+        names = [name for name, _ in all_parts]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two parts of the observation are named {twice[0]}")
+        self.parts = {name: part for name, part in all_parts if not part.left_out}
         """By name, in the vector's order; parts of inner mappings are named `outer/inner`."""
-        for name, part in _parts(tree):
-            if name in self.parts:
-                raise ValueError(f"two parts of the observation are named {name}")
-            self.parts[name] = part
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ class ObservationLayout:
             ValueError: names every part that is missing, is not in the layout or has another shape.
         """
         faults: list[str] = []
-        values = dict(_values(self._tree, observation, "", faults))
+        values = {name: value for name, value in _values(self._tree, observation, "", faults) if name in self.parts}
         rows = []
         for name, value in values.items():
             try:
@@ -128,6 +130,18 @@ class ObservationLayout:
         if faults:
             raise ValueError(f"the observation does not fit the task: {'; '.join(faults)}")
         return np.concatenate(rows, axis=-1) if rows else np.zeros(0, np.float32)
+
+    def part(self, observation: object, name: str) -> NDArray[np.generic]:
+        """The part `name` of the task's own observation as it is, left out of the vector or not.
+
+        Raises:
+            ValueError: names what is missing or is not in the layout.
+        """
+        faults: list[str] = []
+        values = dict(_values(self._tree, observation, "", faults))
+        if faults:
+            raise ValueError(f"the observation does not fit the task: {'; '.join(faults)}")
+        return _array(values[name], name)
 
     def entry(self, index: int) -> str:
         """Name of the number `index` of the vector: `velocity[1]`."""

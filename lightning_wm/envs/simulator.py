@@ -56,6 +56,28 @@ class NamesParts(Protocol):
     layout: ObservationLayout
 
 
+@runtime_checkable
+class TriesOut(Protocol):
+    """A simulator that looks at what it plays with before a run does."""
+
+    def try_out(self) -> None:
+        """Play a step; raises UserError where what comes back cannot be used."""
+
+
+@runtime_checkable
+class EndsByTime(Protocol):
+    """A simulator that knows how long its episodes are at most."""
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Env steps after which an episode is truncated; None where none is."""
+
+
+def limit_of(simulator: Simulator) -> int | None:
+    """Env steps after which a simulator ends every episode; None where it does not, or does not say."""
+    return simulator.episode_limit if isinstance(simulator, EndsByTime) else None
+
+
 def layout_of(simulator: Simulator) -> ObservationLayout:
     """The parts of a simulator's state vector; one part where it does not name them."""
     if isinstance(simulator, NamesParts):
