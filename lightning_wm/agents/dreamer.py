@@ -18,7 +18,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.freezing import frozen
-from lightning_wm.protocols import State
+from lightning_wm.protocols import Disagrees, Features, State
 from lightning_wm.registry import register
 
 GRADIENTS = ("dynamics", "reinforce")
@@ -93,18 +93,18 @@ class Dreamer(PlaNet):
     def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
         super().__init__(config or DreamerConfig(), model, seed)
         c = self.config
-        if getattr(model, "features", None) is None:
+        if not isinstance(model, Features):
             raise UserError(
                 f"agent=dreamer learns on the model's features, but {type(model).__name__} has no features(state); "
                 "add the method, or type agent=planet"
             )
-        if c.disagreement_bonus and getattr(model, "disagreement", None) is None:
+        if c.disagreement_bonus and not isinstance(model, Disagrees):
             raise UserError(
                 f"agent.disagreement_bonus={c.disagreement_bonus}, but the model has no ensemble; "
                 "type model.ensemble=5, or agent.disagreement_bonus=0"
             )
-        width = model.features(model.initial(1)).shape[-1]
-        self.policy = PolicyHead(width, model.spaces.action, c.actor)
+        width = self.model.features(self.model.initial(1)).shape[-1]
+        self.policy = PolicyHead(width, self.model.spaces.action, c.actor)
         self.critics = Critics(width, c.critic)
         self.slow = Critics(width, c.critic).requires_grad_(False)
         self.slow.load_state_dict(self.critics.state_dict())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_wm.errors import UserError
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Problem, State, Term, Trajectory
+from lightning_wm.protocols import Disagrees, Problem, State, Term, Trajectory, Unrolls, Valued
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,22 @@ def problem_of(
     """The problem of acting well in a world model; the keywords are the fields of `Objective`.
 
     Args:
-        model: a `WorldModel`, with `value` and `disagreement` where it has them.
+        model: a `WorldModel`; `Valued`, `Disagrees` and `Unrolls` (`protocols`) are used where it is one of them.
         policy: distribution over actions of a state, for candidates and as the fallback.
         values: critics that were trained beside the model, states to `[K, M]`; without them the model's own `value`.
 
     Raises:
         UserError: a term asks for a head that the model does not have.
     """
-    value = getattr(model, "value", None) if values is None else lambda state: values(state).mean(0)
+    own = model.value if isinstance(model, Valued) else None
+    value = own if values is None else lambda state: values(state).mean(0)
+    doubt = model.disagreement if isinstance(model, Disagrees) else None
     if terminal_value and value is None:
         raise UserError(
             f"planner.objective.terminal_value=true, but {type(model).__name__} has no value head; "
             "train with an agent that learns a value (agent=dreamer), or type planner.objective.terminal_value=false"
         )
-    if disagreement and getattr(model, "disagreement", None) is None:
+    if disagreement and doubt is None:
         raise UserError(
             f"planner.objective.disagreement={disagreement}, but {type(model).__name__} has no ensemble; "
             "type planner.objective.disagreement=0"
@@ -97,10 +99,10 @@ def problem_of(
         continues=model.continues if continues else None,
         value=value,
         values=values,
-        disagreement=getattr(model, "disagreement", None),
+        disagreement=doubt,
         policy=policy,
         noise=model.noise,
-        unroll=unroll_of(model),
+        unroll=model.unroll if isinstance(model, Unrolls) else None,
         discount=discount,
         terms=tuple(term for weight, term in terms if weight),
     )
@@ -118,11 +120,6 @@ def _check_critics(model: Any, values: Callable[[State], Tensor] | None, weight:
             f"planner.objective.value_doubt={weight:g}, but there {found}; train with an agent that learns several "
             "(agent=dreamer agent.critic.members=2), or type planner.objective.value_doubt=0"
         )
-
-
-def unroll_of(model: Any) -> Any:
-    """The model's way to imagine whole plans at once, or None."""
-    return model.unroll if getattr(model, "can_unroll", False) else None
 
 
 def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> State:

@@ -25,7 +25,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.playing.failures import Failures
 from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, summarise
-from lightning_wm.protocols import Actor, Spaces
+from lightning_wm.protocols import Actor, Compiles, Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
 from lightning_wm.runs.weights import put_weights
@@ -139,10 +139,9 @@ def _collector(config: Config) -> Any:
 
 
 def _compile(agent: Any) -> None:
-    compile_update = getattr(agent.model, "compile_update", None)
-    if compile_update is None:
+    if not isinstance(agent.model, Compiles):
         raise UserError(f"{type(agent.model).__name__} has no compile_update; type trainer.compile=false")
-    compile_update()
+    agent.model.compile_update()
 
 
 def _callback(name: str, fields: Any) -> pl.Callback:
