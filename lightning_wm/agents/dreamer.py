@@ -16,7 +16,7 @@ from lightning_wm.agents.behaviour import Behaviour, behaviour_parts
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
-from lightning_wm.protocols import State
+from lightning_wm.protocols import Disagrees, Features, State
 from lightning_wm.registry import register
 
 GRADIENTS = ("dynamics", "reinforce")
@@ -95,25 +95,26 @@ class Dreamer(PlaNet):
     def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
         super().__init__(config, model, seed)
         c = self.config
-        if getattr(model, "features", None) is None:
+        if not isinstance(model, Features):
             raise UserError(
                 f"agent=dreamer learns on the model's features, but {type(model).__name__} has no features(state); "
                 "add the method, or type agent=planet"
             )
-        if c.disagreement_bonus and getattr(model, "disagreement", None) is None:
+        if c.disagreement_bonus and not isinstance(model, Disagrees):
             raise UserError(
                 f"agent.disagreement_bonus={c.disagreement_bonus}, but the model has no ensemble; "
                 "type model.ensemble=5, or agent.disagreement_bonus=0"
             )
-        width = model.features(model.initial(1)).shape[-1]
-        for name, part in behaviour_parts(c, width, model.spaces.action).items():
+        width = self.model.features(self.model.initial(1)).shape[-1]
+        actions = self.model.spaces.action
+        for name, part in behaviour_parts(c, width, actions).items():
             self.add_module(name, part)
         self.behaviour = Behaviour(c, self.policy, self.critics, self.slow, self.spread)
         self.explorer: Behaviour | None = None
         """Seeks what the model does not know; collecting acts by it, nothing else does."""
         if c.disagreement_bonus:
             # After all others, so that the weights of an agent without it are what they are.
-            self.exploration = nn.ModuleDict(behaviour_parts(c, width, model.spaces.action))
+            self.exploration = nn.ModuleDict(behaviour_parts(c, width, actions))
             self.explorer = Behaviour(c, **self.exploration, bonus=c.disagreement_bonus)
 
     def groups(self) -> dict[str, list[torch.nn.Parameter]]:

@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 from lightning_wm.data.schema import OBSERVATIONS
 from lightning_wm.inspection.decision import Decision, plain
 from lightning_wm.planning.objective import imagine
+from lightning_wm.protocols import Decodes
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def happened(env: EnvBase, model: Any, decision: Decision) -> Future:
     state, noise = search.rows(1)
     states = imagine(search.problem, state, decision.plan[None], noise)  # H, 1, ...
     after = {name: value.flatten(0, 1) for name, value in states.items()}
-    decode = getattr(model, "decode", None)
     whole = {name: torch.cat([state[name], value]) for name, value in after.items()}  # H+1, ...
-    imagined = {} if decode is None else {name: value.float().cpu() for name, value in decode(whole).items()}
+    decoded = model.decode(whole) if isinstance(model, Decodes) else {}
+    imagined = {name: value.float().cpu() for name, value in decoded.items()}
     seen, rewards, td = [_seen(decision.seen)], [], decision.seen
     for action in decision.plan:
         td["action"] = action[None].to("cpu", torch.float32)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torchrl.modules import TanhNormal
 
-from lightning_wm.models.distributions import TwoHotHead, widen
+from lightning_wm.models.distributions import widen
+from lightning_wm.models.heads import TwoHotHead
 from lightning_wm.models.networks import ACTIVATIONS, mlp
 
 DISTRIBUTIONS = ("clipped_normal", "tanh_normal")

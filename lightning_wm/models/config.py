@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_wm.models.networks import ACTIVATIONS, NORMS
+
+if TYPE_CHECKING:
+    from lightning_wm.models.latents import Latent
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class ModelConfig:
     """KL below this, per step, is not trained."""
     ensemble: int = 0
     """K: predictors of the posterior whose disagreement says what the model does not know; 0 for none."""
+    fast: bool = True
+    """The time loop's backward pass by hand, for a GRU with `elu` or `relu`; the plain loop has second derivatives."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("deter", "hidden", "units", "depth", "bins"))
@@ -73,6 +78,11 @@ class ModelConfig:
             raise ValueError(f"model.pixel_bits={self.pixel_bits}: expected 1 to 8")
         if self.ensemble < 0 or self.ensemble == 1:
             raise ValueError(f"model.ensemble={self.ensemble}: expected 0 for none, or at least 2 to disagree")
+
+    @property
+    def latent(self) -> Latent:
+        """The distribution of the stochastic state that these settings describe."""
+        raise NotImplementedError(f"{type(self).__name__} describes no latent: write its property latent")
 
 
 def check_sizes(config: Any, names: Sequence[str], least: int = 1) -> None:

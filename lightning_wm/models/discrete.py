@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_wm.models.config import ModelConfig, check_sizes
-from lightning_wm.models.gru_model import GRUModel
 from lightning_wm.models.latents import Categorical
-from lightning_wm.protocols import Spaces
+from lightning_wm.models.rssm import RSSM
 from lightning_wm.registry import register
 
 
@@ -33,24 +32,15 @@ class DiscreteConfig(ModelConfig):
 
     @property
     def latent(self) -> Categorical:
-        """The distribution that these settings describe."""
+        """The distribution of the stochastic state that these settings describe."""
         return Categorical(self.stoch, self.classes, self.uniform)
 
 
 @register("model", "discrete_rssm")
-class DiscreteRSSM(GRUModel):
+class DiscreteRSSM(RSSM):
     """World model with the state `{"deter": [M, D], "stoch": [M, S*K]}`, S one-hot vectors of K classes.
 
     The recurrent part is the Gaussian RSSM's; `block_rssm` has DreamerV3's.
-
-    Args:
-        config: sizes and loss weights.
-        spaces: what it observes and the number of action dimensions.
     """
 
     Config = DiscreteConfig
-    config: DiscreteConfig
-
-    def __init__(self, config: DiscreteConfig | None = None, spaces: Spaces | None = None) -> None:
-        config = config or DiscreteConfig()
-        super().__init__(config, spaces, config.latent)
