@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import signal
 import sys
@@ -123,6 +124,14 @@ def exits(main: Main) -> Main:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in arguments
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+        if "--version" in arguments:
+            from lightning_wm import __version__
+
+            print(f"lightning_wm {__version__}")
+            return 0
         try:
             return main([item for item in arguments if item != "--debug"])
         except LightningWMError as error:

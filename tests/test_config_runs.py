@@ -19,9 +19,9 @@ from lightning_wm.config import (
     run_directory,
 )
 from lightning_wm.config.help import docstrings, rows
-from lightning_wm.config.store import flatten
 from lightning_wm.config.ranges import AtLeast
 from lightning_wm.config.schema import Config, ReplayConfig
+from lightning_wm.config.store import flatten
 from lightning_wm.errors import ConfigError
 
 RECIPE = "recipe=quickstart"

@@ -2,7 +2,7 @@
 
 from lightning_wm.config.compose import recipe_names
 from lightning_wm.config.help import help_text, options_help, reference_markdown
-from lightning_wm.config.load import Loaded, from_tree, load, load_plugins, options
+from lightning_wm.config.load import Loaded, from_tree, load, options
 from lightning_wm.config.schema import (
     Config,
     EvaluationConfig,
@@ -15,6 +15,7 @@ from lightning_wm.config.schema import (
     TrainerConfig,
 )
 from lightning_wm.config.store import differences, may_differ, printed, read_tree, run_directory, to_yaml
+from lightning_wm.registry import load_plugins
 
 __all__ = [
     "Config",
