@@ -14,7 +14,6 @@ from lightning_wm.config.compose import Composition
 from lightning_wm.config.layers import flatten, laid, nest
 from lightning_wm.config.line import read_line
 from lightning_wm.config.plugins import load_plugins
-from lightning_wm.config.ranges import RANGES, across
 from lightning_wm.config.recipes import PARTS, names
 from lightning_wm.config.resolve import resolve, settled
 from lightning_wm.config.schema import Config
@@ -22,7 +21,6 @@ from lightning_wm.config.smoke import shrink
 from lightning_wm.config.walk import DEFAULT, TYPED, Walk, dotted, plain
 from lightning_wm.errors import ConfigError, UserError
 
-_EXAMPLES = {"task.name": "dmc/cartpole_swingup", "env_steps": "100000"}
 _SHARED = ("horizon", "iterations", "candidates", "elites", "execute", "replan", "warm_start")
 
 
@@ -118,7 +116,6 @@ def first_walk(
             usual = getattr(Config(), part)["name"]
             walk.faults.append(f"{part}: expected a name and fields; type e.g. {part}={usual}")
     faults.extend(fault for fault in walk.faults if not (lacking and fault.startswith("task.name: missing")))
-    faults.extend(across(core) if core is not None else [])
     if faults or core is None:
         raise ConfigError(faults)
     return core
@@ -143,9 +140,7 @@ def second_walk(
     callbacks = build_callbacks(walk, tree["callbacks"])
     if not walk.faults and core is not None:
         config: Config = replace(core, callbacks=callbacks, **built)
-        walk.faults.extend(across(config))
-        if not walk.faults:
-            return config
+        return config
     raise ConfigError(walk.faults)
 
 
@@ -160,7 +155,7 @@ def run_name(composed: Composition) -> str:
 
 def _core_walk(sources: Mapping[str, str], raw: Mapping[str, str]) -> Walk:
     shared = [f"planner.{name}" for name in _SHARED]
-    return Walk([*dotted(Config), *shared], sources, raw, RANGES, _EXAMPLES)
+    return Walk([*dotted(Config), *shared], sources, raw)
 
 
 def _untyped(modules: Sequence[str]) -> UserError:

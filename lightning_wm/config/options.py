@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from lightning_wm.config.layers import expand
 from lightning_wm.config.line import read_line
-from lightning_wm.config.ranges import Range
 from lightning_wm.config.walk import TYPED, Walk, dotted
 from lightning_wm.errors import ConfigError
 
@@ -17,7 +16,6 @@ T = TypeVar("T")
 def options(
     argv: Sequence[str],
     cls: type[T],
-    ranges: Mapping[str, Range] | None = None,
     examples: Mapping[str, str] | None = None,
 ) -> T:
     """An instance of `cls` from a command line.
@@ -28,7 +26,6 @@ def options(
     Args:
         argv: the tokens.
         cls: a dataclass; a field without a default (or with OmegaConf's MISSING) has to be typed.
-        ranges: dotted key to what its value may be.
         examples: dotted key to what to type, for a key that is missing.
 
     Raises:
@@ -45,7 +42,7 @@ def options(
         else:
             own[key] = value
     known = [key for key in dotted(cls) if not key.endswith("_fields")]
-    walk = Walk(known, dict.fromkeys(own, TYPED), line.raw, ranges or {}, examples or {}, list(line.faults))
+    walk = Walk(known, dict.fromkeys(own, TYPED), line.raw, examples or {}, list(line.faults))
     walk.faults.extend(walk.unknown(key, own.pop(key)) for key in list(own) if key.endswith("_fields"))
     tree = {**expand(own), **{f"{group}_fields": expand(values) for group, values in loose.items()}}
     result: T | None = walk.build(cls, tree)

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from lightning_wm.config.convert import MismatchError, convert
+from lightning_wm.config.fields import build, default, kinds_of, nested, unbounded
 from lightning_wm.config.names import hint
-from lightning_wm.config.ranges import Range
-from lightning_wm.errors import UserError
+from lightning_wm.config.words import MISSING, Fault, FieldFaults
 
 TYPED, DEFAULT = "command line", "default"
 """Sources that are no file."""
-MISSING = "???"
-"""OmegaConf's mark of a value that has to be given."""
+__all__ = ["DEFAULT", "MISSING", "TYPED", "Walk", "default", "dotted", "hints", "nested", "plain"]
 
 
-@cache
-def hints(cls: type[Any]) -> dict[str, Any]:
-    """A dataclass's fields and what they are annotated with.
+def hints(cls: Any) -> dict[str, Any]:
+    """A dataclass's fields and what they are annotated with, without their bounds.
 
     Raises:
         UserError: an annotation names what cannot be found.
     """
-    try:
-        found = get_type_hints(cls)
-    except Exception as error:
-        raise UserError(f"{cls.__module__}.{cls.__qualname__}: its annotations cannot be read ({error})") from error
-    return {one.name: found[one.name] for one in dataclasses.fields(cls) if one.init}
-
-
-def nested(kind: Any) -> type | None:
-    """The dataclass of a field that is one (or may be null), else None."""
-    for one in (kind, *get_args(kind)):
-        if isinstance(one, type) and dataclasses.is_dataclass(one):
-            return one
-    return None
+    return {name: unbounded(kind) for name, kind in kinds_of(cls).items()}
 
 
 def dotted(cls: type, prefix: str = "") -> list[str]:
@@ -49,13 +33,6 @@ def dotted(cls: type, prefix: str = "") -> list[str]:
         if inner is not None:
             keys.extend(dotted(inner, f"{prefix}{name}."))
     return keys
-
-
-def default(one: dataclasses.Field[Any]) -> Any:
-    """A field's default, `MISSING` where it has none."""
-    if one.default_factory is not dataclasses.MISSING:
-        return one.default_factory()
-    return MISSING if one.default is dataclasses.MISSING else one.default
 
 
 def plain(value: Any) -> Any:
@@ -77,70 +54,44 @@ class Walk:
     """Every right dotted key, for nearest names."""
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     raw: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
     examples: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What to type for a key without a default."""
     faults: list[str] = dataclasses.field(default_factory=list)
 
-    def build(self, cls: type, tree: Any, prefix: str = "", base: Any = None) -> Any:
+    def build(self, cls: type, tree: Any, prefix: str = "") -> Any:
         """An instance of `cls`, or None where something in `tree` does not fit (then in `faults`).
 
         Args:
             cls: a dataclass.
             tree: what was said; fields it lacks have their defaults.
             prefix: dotted key of the tree, with its last dot.
-            base: an instance whose values are the defaults instead of the class's.
         """
-        if not isinstance(tree, Mapping):
-            self.faults.append(f"{self._said(prefix.rstrip('.'), tree)}: expected keys and values ({{key: value}})")
+        typed = {key: text for key, text in self.raw.items() if self.sources.get(key) == TYPED}
+        try:
+            return build(cls, tree, prefix.rstrip("."), typed)
+        except FieldFaults as error:
+            self.faults.extend(self._line(fault) for fault in error.fields)
             return None
-        before = len(self.faults)
-        fields = hints(cls)
-        values = {}
-        for name in tree:
-            if name not in fields:
-                self.faults.append(self.unknown(prefix + name, tree[name]))
-        for one in dataclasses.fields(cls):
-            if one.name in fields:
-                unsaid = default(one) if base is None else getattr(base, one.name)
-                values[one.name] = self._field(prefix + one.name, fields[one.name], tree.get(one.name, MISSING), unsaid)
-        if len(self.faults) > before:
-            return None
-        return self._make(cls, values, prefix)
 
     def unknown(self, key: str, value: Any) -> str:
         """The fault of a key that does not exist."""
         return f"{self._said(key, value)}: there is no such key{hint(key, self.known)}"
 
-    def _field(self, key: str, kind: Any, value: Any, unsaid: Any) -> Any:
-        """A field's value: what was said, or what holds where nothing was."""
-        said = not (isinstance(value, str) and value == MISSING)
-        inner = nested(kind)
-        if inner is not None and (value is not None if said else unsaid is not None):
-            return self.build(inner, value if said else {}, f"{key}.", unsaid if isinstance(unsaid, inner) else None)
-        if not said:
-            if isinstance(unsaid, str) and unsaid == MISSING:
-                self.faults.append(f"{key}: missing; type e.g. {key}={self.examples.get(key, '...')}")
-            return unsaid
-        try:
-            value = convert(value, kind, self._typed(key))
-        except MismatchError as error:
-            self.faults.append(f"{self._said(key, value)}: expected {error}{self._such_as(key, unsaid)}")
-            return None
-        fault = self.ranges[key].fault(key, value) if key in self.ranges else None
-        if fault:
-            self.faults.append(fault + self._where(key))
-        return value
-
-    def _make(self, cls: type, values: dict[str, Any], prefix: str) -> Any:
-        """The instance; what its `__post_init__` objects to is a fault."""
-        try:
-            return cls(**values)
-        except (ValueError, UserError) as error:
-            part = prefix.partition(".")[0]
-            said = str(error)
-            self.faults.append(said if not part or said.startswith((f"{part}.", f"{part}:")) else f"{part}: {said}")
-            return None
+    def _line(self, fault: Fault) -> str:
+        """A fault with its source and what to type."""
+        key, part = fault.key, fault.key.partition(".")[0]
+        if fault.kind == "unknown":
+            return self.unknown(key, fault.value)
+        if fault.kind == "missing":
+            example = "..." if fault.example is None else fault.example
+            return f"{key}: missing; type e.g. {key}={self.examples.get(key, example)}"
+        if fault.kind == "rule":
+            alone = not part or fault.message.startswith((f"{part}.", f"{part}:"))
+            return fault.message if alone else f"{part}: {fault.message}"
+        advice = self.examples.get(key, fault.example)
+        shown = str(advice).lower() if isinstance(advice, bool) else advice
+        such_as = "" if advice is None or "type e.g." in fault.message else f"; type e.g. {key}={shown}"
+        return f"{self._said(key, fault.value)}: {fault.message}{such_as}"
 
     def _said(self, key: str, value: Any) -> str:
         """`key=value (file)`, the value as typed where it was typed."""
@@ -159,9 +110,3 @@ class Walk:
         if source is None:
             source = next((one for name, one in self.sources.items() if name.startswith(f"{key}.")), None)
         return "" if source in (None, TYPED, DEFAULT) else f" (in {source})"
-
-    def _such_as(self, key: str, unsaid: Any) -> str:
-        value = self.examples.get(key, unsaid)
-        if value is None or value == MISSING or isinstance(value, list | tuple | dict):
-            return ""
-        return f"; type e.g. {key}={str(value).lower() if isinstance(value, bool) else value}"
