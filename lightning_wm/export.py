@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
-from lightning_wm.errors import ConfigError, UserError, exits
+from lightning_wm.config.fields import settings
+from lightning_wm.errors import UserError, exits
 
 if TYPE_CHECKING:
     from lightning_wm.runs.loading import LoadedRun
 
 
-@dataclass(frozen=True)
+@settings("")
 class ExportOptions:
     """What `export` is told."""
 
-    run: str
+    run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
     """Run directory."""
-    out: str
+    out: Annotated[str, Field(examples=["my_model"])]
     """Model folder; it must not be there yet."""
-    checkpoint: str = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
@@ -40,10 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(configuration.options_help(ExportOptions, USAGE))
         return 0
-    examples = {"run": "runs/quickstart-s0", "out": "my_model"}
-    asked = configuration.options(arguments, ExportOptions, examples=examples)
-    if asked.checkpoint not in ("last", "best"):
-        raise ConfigError([f"checkpoint={asked.checkpoint}: expected last or best; type checkpoint=last"])
+    asked = configuration.options(arguments, ExportOptions)
     out = export(asked)
     print(out)
     print(f"add a licence to {out / 'README.md'}, then try it: python -m lightning_wm.evaluate run={out}")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
@@ -128,10 +128,11 @@ def dotted(cls: type, above: str = "") -> dict[str, Any]:
 
 def texts(cls: type) -> list[str]:
     """Dotted keys whose values are text as it was typed."""
-    return [key for key, kind in dotted(cls).items() if str in (kinds := set(members(kind))) and kinds <= _TEXT]
+    return [key for key, kind in dotted(cls).items() if all(_is_text(member) for member in members(kind))]
 
 
-_TEXT = {str, type(None)}
+def _is_text(kind: Any) -> bool:
+    return kind in (str, type(None)) or (get_origin(kind) is Literal and {*map(type, get_args(kind))} == {str})
 
 
 def options(argv: Sequence[str], cls: type[T], examples: Mapping[str, str] | None = None) -> T:
@@ -335,7 +336,8 @@ class Check:
         if below is not None:
             return f"{said}: {fault.message}; write {key}: {{{below.removeprefix(f'{key}.')}: ...}}, or leave it out"
         shown = str(fault.example).lower() if isinstance(fault.example, bool) else fault.example
-        return f"{said}: {fault.message}" + (f"; type e.g. {key}={shown}" if shown is not None else "")
+        advice = "" if shown is None or "type e.g." in fault.message else f"; type e.g. {key}={shown}"
+        return f"{said}: {fault.message}{advice}"
 
     def said(self, key: str, value: Any) -> str:
         """`key=value (in file)`, the value as typed where it was typed."""

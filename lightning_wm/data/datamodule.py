@@ -86,10 +86,11 @@ class ReplayDataModule(LightningDataModule):
             slack: see `Replay.create`.
 
         Raises:
-            ConfigError: a size is not positive, or a window is longer than replay.
+            ConfigError: `updates` is not positive.
         """
         super().__init__()
-        _check(config, updates)
+        if updates < 1:
+            raise ConfigError([f"trainer.updates_per_turn must be at least 1, got {updates}"])
         self.config = config
         self.spaces = spaces
         self.folder = None if folder is None else Path(folder)
@@ -149,17 +150,3 @@ class ReplayDataModule(LightningDataModule):
         batch = self.replay.sample(self.config.batch, self.config.length, drawn)
         self.seconds += time.perf_counter() - begin
         return batch
-
-
-def _check(config: ReplayConfig, updates: int) -> None:
-    faults = [
-        f"replay.{name} must be at least 1, got {getattr(config, name)}"
-        for name in ("capacity", "batch", "length")
-        if getattr(config, name) < 1
-    ]
-    if not faults and config.length > config.capacity:
-        faults.append(f"replay.length={config.length} is longer than replay.capacity={config.capacity}")
-    if updates < 1:
-        faults.append(f"trainer.updates_per_turn must be at least 1, got {updates}")
-    if faults:
-        raise ConfigError(faults)

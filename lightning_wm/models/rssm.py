@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lightning_wm.models.config import ModelConfig, check_sizes
+from lightning_wm.config.fields import Count, Positive, settings
+from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.gru_model import GRUModel
 from lightning_wm.models.latents import Gaussian
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("model")
 class RSSMConfig(ModelConfig):
     """Sizes and loss weights of a Gaussian RSSM."""
 
     name: str = "rssm"
-    stoch: int = 30
+    stoch: Count = 30
     """S: width of the stochastic state."""
-    min_std: float = 0.1
+    min_std: Positive = 0.1
     """Floor of the latent's standard deviation."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, ("stoch",))
-        super().__post_init__()
-        if self.min_std <= 0:
-            raise ValueError(f"model.min_std={self.min_std}: expected a positive number")
 
 
 @register("model", "rssm")
