@@ -81,6 +81,11 @@ class Interrupted(BaseException):
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
 
 
+def similar(name: str, known: Iterable[str], count: int) -> list[str]:
+    """The names that are most like one, the nearest first."""
+    return difflib.get_close_matches(name, sorted(set(known)), count)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The most similar of `known`, or None where nothing is close.
 
@@ -89,7 +94,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     choices = sorted(set(known))
     group, _, last = name.rpartition(".")
     same = [choice for choice in choices if choice.rpartition(".")[2] == last and choice != name]
-    whole = difflib.get_close_matches(name, choices, n=1)
+    whole = similar(name, choices, 1)
     if same and not (group and whole and whole[0].rpartition(".")[0] == group):
         return max(same, key=lambda choice: _ratio(name, choice))
     if whole:
