@@ -14,7 +14,8 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,8 @@ from typing import Any, TypeVar
 
 from lightning_wm.errors import UserError, hint
 
+Catalogue = Callable[[str], Mapping[str, "type | None"]]
+"""A kind of part to its names and the dataclasses of their fields."""
 KINDS = {
     "planner": "lightning_wm.planners",
     "model": "lightning_wm.models",
@@ -85,6 +88,45 @@ def lookup(kind: str, name: str) -> Any:
 def build(kind: str, config: Any, *args: Any, **kwargs: Any) -> Any:
     """Build what `config.name` names as `cls(config, *args, **kwargs)`."""
     return lookup(kind, config.name)(config, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Named:
+    """The configuration of a part that brings no fields of its own."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The configuration of a callback that brings no fields of its own."""
+
+
+def config_class(kind: str, name: str) -> type:
+    """The dataclass of a registered class's fields."""
+    own = getattr(lookup(kind, name), "Config", None)
+    return own if isinstance(own, type) else Bare if kind == "callback" else Named
+
+
+def configs(kind: str) -> Mapping[str, type | None]:
+    """Every name of a kind with the dataclass of its fields; imports the parts, and torch with them."""
+    return {name: config_class(kind, name) for name in names(kind)}
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import the user's own modules, so that what they register can be named.
+
+    Raises:
+        UserError: a module cannot be imported, or ends the process when it is.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"plugins: {name!r} cannot be imported ({type(error).__name__}: {error}); expected a module that "
+                f"'python -c \"import {name}\"' finds here; install it or start from the folder it lies in"
+            ) from error
 
 
 def imported() -> bool:
