@@ -30,7 +30,7 @@ class EvaluateOptions:
     """Seed of the first episode; the others follow it."""
     environments: Count = 10
     """Episodes that are played at once."""
-    checkpoint: Literal["last", "best"] = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
     name: (
         Annotated[str, Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '_' and '-'", examples=["mine"])]

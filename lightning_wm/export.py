@@ -25,7 +25,7 @@ class ExportOptions:
     """Run directory."""
     out: Annotated[str, Field(examples=["my_model"])]
     """Model folder; it must not be there yet."""
-    checkpoint: Literal["last", "best"] = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""

@@ -331,7 +331,7 @@ def test_tasks_that_are_refused(name, message):
         ),
         (lambda: make_env(TaskConfig("dmc/cartpole_swingup"), STATE, 0), "environments is 0"),
         (lambda: ObservationConfig("image"), "observation.kind=image: expected one of state, pixels, both"),
-        (lambda: RenderConfig("best"), "observation.render.quality=best: expected fast or standard"),
+        (lambda: RenderConfig("best"), "observation.render.quality=best: expected one of fast, standard"),
         (lambda: RenderConfig(size=0), "observation.render.size=0: expected a positive number of pixels"),
     ],
 )

@@ -131,7 +131,7 @@ def faults(cls: Any, tree: Any, **more: Any) -> list[tuple[str, str]]:
         ({"count": 10**18 * 10}, "bound", f"part.count={10**19}: expected a whole number of 18 digits at most"),
         ({"mode": "bset"}, "bound", "part.mode=bset: expected one of best, mean, sample; did you mean 'best'?"),
         ({"mode": 3}, "bound", "part.mode=3: expected one of best, mean, sample"),
-        ({"side": "up"}, "bound", "part.side=up: expected left or right"),
+        ({"side": "up"}, "bound", "part.side=up: expected one of left, right"),
         ({"count": 1.5}, "type", "part.count=1.5: expected a whole number"),
         ({"count": True}, "type", "part.count=True: expected a whole number"),
         ({"count": "5"}, "type", "part.count=5: expected a whole number"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from tensordict import TensorDictBase
 from torch import Tensor
 from torch.distributions import Distribution
@@ -41,7 +40,7 @@ class DreamerConfig(PlaNetConfig):
     """H: agent steps that are imagined."""
     imagine_starts: Natural = 64
     """M: posterior states of a batch that imagination starts from; 0 for all of them."""
-    gradient: Annotated[Literal["dynamics", "reinforce"], Field(description="one of dynamics, reinforce")] = "dynamics"
+    gradient: Literal["dynamics", "reinforce"] = "dynamics"
     """The actor's gradient: through the `dynamics`, or `reinforce`, the score function with the value as baseline."""
     discount: Factor = 0.99
     """Factor per agent step."""

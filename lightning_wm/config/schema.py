@@ -200,7 +200,7 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     plugins: list[str] = field(default_factory=list)
     """Modules to import before names are looked up: your own planners, models, callbacks."""
-    resume: Annotated[Literal["auto", "never"], Field(description="one of auto, never")] = "auto"
+    resume: Literal["auto", "never"] = "auto"
     """`auto` continues the run in the run directory where there is one; `never` refuses to."""
     trust: bool = False
     """Load plugins that a run directory's config.yaml names, not only those typed here."""

@@ -71,8 +71,7 @@ def expected(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(expected(member) for member in arguments)
     if origin is Literal:
-        words = [str(choice) for choice in arguments]
-        return " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
+        return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}"
     if origin in (list, tuple, Sequence):
