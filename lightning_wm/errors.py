@@ -5,12 +5,14 @@ A message says what happened, what was expected and what to type.
 
 from __future__ import annotations
 
+import difflib
 import errno
+import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 
 
@@ -79,6 +81,39 @@ class Interrupted(BaseException):
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
 
 
+def similar(name: str, known: Iterable[str], count: int) -> list[str]:
+    """The names that are most like one, the nearest first."""
+    return difflib.get_close_matches(name, sorted(set(known)), count)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar of `known`, or None where nothing is close.
+
+    Of dotted keys, a key with the same last word is near whatever its group, so that `batch` finds `replay.batch`.
+    """
+    choices = sorted(set(known))
+    group, _, last = name.rpartition(".")
+    same = [choice for choice in choices if choice.rpartition(".")[2] == last and choice != name]
+    whole = similar(name, choices, 1)
+    if same and not (group and whole and whole[0].rpartition(".")[0] == group):
+        return max(same, key=lambda choice: _ratio(name, choice))
+    if whole:
+        return whole[0]
+    scored = [(max(_ratio(last, choice.rpartition(".")[2]), _ratio(name, choice)), choice) for choice in choices]
+    ratio, best = max(scored, default=(0.0, ""))
+    return best if ratio >= 0.6 else None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _ratio(left: str, right: str) -> float:
+    return difflib.SequenceMatcher(None, left, right).ratio()
+
+
 def printable(text: str) -> str:
     """Text without what a terminal would obey: messages quote files that may come from anybody."""
     return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
@@ -94,6 +129,14 @@ def exits(main: Main) -> Main:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in arguments
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+        if "--version" in arguments:
+            from lightning_wm import __version__
+
+            print(f"lightning_wm {__version__}")
+            return 0
         try:
             return main([item for item in arguments if item != "--debug"])
         except LightningWMError as error:

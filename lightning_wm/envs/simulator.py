@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_wm import registry
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
-from lightning_wm.errors import UserError
+from lightning_wm.errors import UserError, similar
 
 LARGEST_BOUND = 1e6
 
@@ -64,7 +63,7 @@ def bounds(task: str, low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` with up to three near names, or nothing."""
-    near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    near = similar(name, known, 3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
