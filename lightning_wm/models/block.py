@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_wm.config.fields import Count, settings
-from lightning_wm.models.config import Activation, NormKind
+from lightning_wm.models.config import Activation
 from lightning_wm.models.discrete import DiscreteConfig
 from lightning_wm.models.latent_model import LatentModel, Posterior
 from lightning_wm.models.latents import Statistics
@@ -29,7 +30,7 @@ class BlockConfig(DiscreteConfig):
     prior_layers: Count = 2
     """Hidden layers of the prior."""
     activation: Activation = "silu"
-    norm_kind: NormKind = "rms"
+    norm_kind: Literal["layer", "rms"] = "rms"
 
     def __post_init__(self) -> None:
         if self.deter % self.blocks:
