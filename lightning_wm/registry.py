@@ -15,6 +15,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -137,6 +138,9 @@ def imported() -> bool:
 # ---- the same without importing: what the source of a part says about its fields
 
 
+_LIGHT = (f"{__package__}.config", f"{__package__}.errors", f"{__package__}.registry")
+
+
 class UnreadableError(Exception):
     """A name whose value cannot be had without importing more than the standard library and pydantic."""
 
@@ -163,11 +167,9 @@ def _config(module: str, node: ast.AST) -> type | None:
     """The class that a part's `Config = ...` names."""
     for line in node.body if isinstance(node, ast.ClassDef) else []:
         if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "Config":
-            try:
+            with suppress(UnreadableError):
                 value = _value(module, ast.unparse(line.value))
-            except UnreadableError:
-                return None
-            return value if isinstance(value, type) else None
+                return value if isinstance(value, type) else None
     return None
 
 
@@ -207,10 +209,13 @@ def _value(module: str, name: str) -> Any:
     Raises:
         UnreadableError: it needs a library that is slow to import.
     """
-    if module.partition(".")[0] != __package__ or module in _LIGHT:
-        if module.partition(".")[0] not in {*sys.stdlib_module_names, "pydantic", "annotated_types", __package__}:
+    library = module.partition(".")[0]
+    if library != __package__ or module.startswith(_LIGHT):
+        if library not in {*sys.stdlib_module_names, "pydantic", "annotated_types", __package__}:
             raise UnreadableError(f"{module}.{name}")
-        return getattr(importlib.import_module(module), name)
+        if name not in vars(importlib.import_module(module)):
+            raise UnreadableError(f"{module}.{name}")
+        return vars(importlib.import_module(module))[name]
     space, node = _namespace(module), _statements(module).get(name)
     if name in space:
         return space[name]
@@ -225,10 +230,8 @@ def _value(module: str, name: str) -> Any:
         space[name] = None  # for one that names itself
         needed = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)} - set(dir(builtins))
         for other in sorted(needed & set(_statements(module)) - {name}):
-            try:
+            with suppress(UnreadableError):  # a method may name what no field needs
                 _value(module, other)
-            except UnreadableError:
-                continue  # a method may name what no field needs
         del space[name]
         code = ast.Module([node], [])
         try:
@@ -238,4 +241,3 @@ def _value(module: str, name: str) -> Any:
     return space[name]
 
 
-_LIGHT = ("lightning_wm.errors", "lightning_wm.registry", "lightning_wm.config.fields", "lightning_wm.config.schema")

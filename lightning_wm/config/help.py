@@ -12,11 +12,11 @@ from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
 from lightning_wm import registry
-from lightning_wm.config.compose import GROUPS, PARTS, Composition, Line, choices, group_file, names, read_line
+from lightning_wm.config.compose import GROUPS, Composition, Line, choices, group_file, names, read_line
 from lightning_wm.config.fields import default, kinds_of, members, nested
 from lightning_wm.config.load import texts, trusted
 from lightning_wm.config.schema import Config
-from lightning_wm.config.store import read_tree
+from lightning_wm.config.store import PARTS, read_tree
 from lightning_wm.config.words import MISSING
 from lightning_wm.errors import ConfigError
 
@@ -153,7 +153,7 @@ def _first(cls: type) -> str:
 
 def _kind(kind: Any) -> str:
     """An annotation in a word or two."""
-    words = []
+    words: list[str] = []
     for member in members(kind):
         if get_origin(member) is Literal:
             words += map(str, get_args(member))

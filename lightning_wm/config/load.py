@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from lightning_wm import registry
-from lightning_wm.config.compose import PARTS, TYPED, Composition, choices, names, nest, read_line
+from lightning_wm.config.compose import TYPED, Composition, choices, names, nest, read_line
 from lightning_wm.config.fields import build, kinds_of, members, nested
 from lightning_wm.config.schema import Config
 from lightning_wm.config.smoke import shrink
-from lightning_wm.config.store import completed, flatten, laid, path_of, plain
+from lightning_wm.config.store import PARTS, completed, flatten, laid, path_of, plain
 from lightning_wm.config.words import Fault, FieldFaults
 from lightning_wm.errors import ConfigError, UserError, hint
 from lightning_wm.registry import Catalogue, load_plugins
@@ -181,8 +181,6 @@ class Check:
     faults: list[str] = field(default_factory=list)
     interpolate: bool = True
     """Look up `${...}`; otherwise it is text."""
-    sketched: bool = False
-    """The classes are sketches, whose `__post_init__` may name what was not imported."""
     examples: Mapping[str, str] = field(default_factory=dict)
     """What to type for a key that is missing."""
 
@@ -219,12 +217,14 @@ class Check:
         Raises:
             ConfigError: all faults. What cannot be told so is left to `whole`.
         """
-        parts = [(part, node.get("name")) for part in PARTS for node in [laid(plain(Config()), tree)[part]]]
-        parts += [("callback", name) for name in tree.get("callbacks") or {}]
+        whole = laid(plain(Config()), tree)
+        parts = [(part, str(whole[part].get("name"))) for part in PARTS]
+        parts += [("callback", name) for name in whole["callbacks"] or {}]
         readable = [registry.sketches(kind).get(name, str) is not None for kind, name in parts]
         known = [name in registry.sketches(kind) for kind, name in parts]
         if all(readable) and (all(known) or not plugins):
-            Check(self.sources, self.raw, sketched=True).whole(tree, registry.sketches)
+            with suppress(NameError):  # a __post_init__ that needs what was not imported
+                Check(self.sources, self.raw).whole(tree, registry.sketches)
 
     def whole(self, tree: Mapping[str, Any], catalogue: Catalogue) -> Config:
         """Check everything, parts included; plugins must have been imported.
@@ -272,7 +272,7 @@ class Check:
         if not isinstance(tree, Mapping):
             self.faults.append("callbacks: expected names with their fields; write callbacks: {name: {field: value}}")
             return {}
-        built = {}
+        built: dict[str, Any] = {}
         for name, own in tree.items():
             if (cls := known.get(name)) is None:
                 listed = ", ".join(sorted(known)) + hint(name, known)
@@ -306,11 +306,10 @@ class Check:
         """
         typed = {key: text for key, text in self.raw.items() if self.sources.get(key) == TYPED}
         try:
-            with suppress(NameError) if self.sketched else nullcontext():
-                return build(cls, tree, place, typed)
+            return build(cls, tree, place, typed)
         except FieldFaults as error:
             self.faults.extend(self._worded(fault, place, known, owner, others or {}) for fault in error.fields)
-        return None
+            return None
 
     def _worded(
         self, fault: Fault, place: str, known: Sequence[str], owner: str, others: Mapping[str, Iterable[str]]
