@@ -13,8 +13,7 @@ from pydantic import Field
 
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import Count, Seed, settings
-from lightning_wm.config.names import hint
-from lightning_wm.errors import ConfigError, UserError, exits
+from lightning_wm.errors import ConfigError, UserError, exits, hint
 
 if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting

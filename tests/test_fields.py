@@ -28,10 +28,10 @@ from lightning_wm.config.fields import (
     settings,
     unbounded,
 )
-from lightning_wm.config.parts import fields as fields_of
 from lightning_wm.config.schema import Config
 from lightning_wm.config.words import FieldFaults, expected
 from lightning_wm.errors import ConfigError
+from lightning_wm.registry import config_class as fields_of
 
 
 def _even(number: int) -> int:

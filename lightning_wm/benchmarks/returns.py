@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lightning_wm.benchmarks.budget import knobs, plan_milliseconds, within
 from lightning_wm.benchmarks.split import Split, measured
-from lightning_wm.config.text import parse
+from lightning_wm.config.store import parse
 from lightning_wm.errors import UserError
 from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, paired, summarise, written

@@ -22,9 +22,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import rebuild_dataclass
 from pydantic_core import ArgsKwargs
 
-from lightning_wm.config.names import hint
 from lightning_wm.config.words import LARGEST, MAPPING, MISSING, Fault, FieldFaults, choices, example, of_field
-from lightning_wm.errors import UserError
+from lightning_wm.errors import UserError, hint
 
 T = TypeVar("T")
 Cls = TypeVar("Cls", bound=type)
@@ -150,7 +149,11 @@ def _build(cls: Any, tree: Any, place: str, typed: Mapping[str, str], base: Any,
         value, inner = tree.get(name, usual), nested(kinds[name])
         if isinstance(value, str) and value == MISSING:
             faults.append(Fault(key, None, "missing", "missing", example(kinds[name], usual)))
-        elif inner is not None and value is not None and not (name in tree and isinstance(value, inner)):
+        elif (
+            inner is not None
+            and not (name in tree and isinstance(value, inner))
+            and not (value is None and type(None) in members(kinds[name]))
+        ):
             own = usual if isinstance(usual, inner) else None
             made = _build(inner, tree.get(name, {}), key, typed, own, faults)
             if made is not None:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from lightning_wm.config.names import hint
-from lightning_wm.errors import ConfigError
+from lightning_wm.errors import ConfigError, hint
 
 _KINDS: Mapping[Any, str] = {
     int: "a whole number",

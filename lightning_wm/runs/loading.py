@@ -9,8 +9,8 @@ from typing import Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
-from lightning_wm.config.layers import laid
-from lightning_wm.config.recipes import group_file
+from lightning_wm.config.compose import group_file
+from lightning_wm.config.store import laid
 from lightning_wm.errors import UserError
 from lightning_wm.registry import build
 from lightning_wm.runs.files import RunDirectory, load_checkpoint
