@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.abc import InspectLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from lightning_wm.errors import UserError, hint
@@ -138,6 +139,7 @@ def imported() -> bool:
 # ---- the same without importing: what the source of a part says about its fields
 
 
+_SKETCH = "sketch of "
 _LIGHT = (f"{__package__}.config", f"{__package__}.errors", f"{__package__}.registry")
 
 
@@ -149,8 +151,8 @@ class UnreadableError(Exception):
 def sketches(kind: str) -> Mapping[str, type | None]:
     """Name to `Config` class of the package's own parts, in a second instead of torch's ten.
 
-    The class statement is run alone, with the names that it needs, out of the source of each module. None stands for a
-    class that cannot be read so. Only good for looking: what is built comes from the imported modules.
+    The class statement is imported alone, with the names that it needs, out of the source of each module. None stands
+    for a class that cannot be read so. Only good for looking: what is built comes from the imported modules.
     """
     classes: dict[str, type | None] = {}
     folder = KINDS[kind]
@@ -194,10 +196,27 @@ def _statements(module: str) -> dict[str, ast.stmt]:
     return bound
 
 
+class _Statement(InspectLoader):
+    """Imports a single statement of a module of this package: what importing the whole would do, and less."""
+
+    def __init__(self, module: str, node: ast.stmt) -> None:
+        self.module, self.node = module, node
+
+    def get_source(self, fullname: str) -> str:
+        """The statement."""
+        return ast.unparse(self.node)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The statement with its own lines, so that its source can be found."""
+        tree, flag = ast.Module([self.node], []), __future__.annotations.compiler_flag
+        code: CodeType = compile(tree, str(_file(self.module)), "exec", flag)
+        return code
+
+
 @cache
 def _namespace(module: str) -> dict[str, Any]:
     """Where the statements of a module are run; in `sys.modules`, where annotations are looked up."""
-    shadow = ModuleType(f"sketch of {module}")
+    shadow = ModuleType(_SKETCH + module)
     shadow.__file__ = str(_file(module))
     sys.modules[shadow.__name__] = shadow
     return shadow.__dict__
@@ -233,9 +252,8 @@ def _value(module: str, name: str) -> Any:
             with suppress(UnreadableError):  # a method may name what no field needs
                 _value(module, other)
         del space[name]
-        code = ast.Module([node], [])
         try:
-            exec(compile(code, str(_file(module)), "exec", __future__.annotations.compiler_flag), space)
+            _Statement(module, node).exec_module(sys.modules[_SKETCH + module])
         except Exception as error:
             raise UnreadableError(f"{module}.{name}: {error}") from error
     return space[name]

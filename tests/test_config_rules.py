@@ -225,6 +225,18 @@ def test_anchors_are_not_read() -> None:
         parse("&a 1")
 
 
+def test_a_rule_across_fields_is_said_as_it_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([RECIPE, "replay.capacity=10"])
+    (fault,) = caught.value.faults
+    assert fault.startswith("replay.length=50 is longer than replay.capacity=10")
+
+
+def test_an_example_may_be_zero() -> None:
+    with pytest.raises(ConfigError, match=r"seed: missing; type e\.g\. seed=0"):
+        load([RECIPE, "seed=???"])
+
+
 # ---- help, version, terminals
 
 

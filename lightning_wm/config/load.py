@@ -8,7 +8,7 @@ then the parts are imported, plugins before them, and everything is built. Each 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -263,8 +263,7 @@ class Check:
             near = hint(name, {*known, *choices(kind)})
             self.faults.append(f"{kind}={name}: there is no {kind} {name!r}; known: {listed}{near}")
         else:
-            others = {one: dotted(its, f"{kind}.") for one, its in known.items() if its and one != name}
-            return self.build(cls, tree, kind, list(dotted(cls, f"{kind}.")), f"{kind} {name!r}", others)
+            return self.build(cls, tree, kind, list(dotted(cls, f"{kind}.")), name, known)
         return None
 
     def _callbacks(self, tree: Any, known: Mapping[str, type | None]) -> dict[str, Any]:
@@ -292,7 +291,7 @@ class Check:
         place: str,
         known: Sequence[str],
         owner: str = "",
-        others: Mapping[str, Iterable[str]] | None = None,
+        others: Mapping[str, type | None] | None = None,
     ) -> T | None:
         """An instance of `cls`, or None where something does not fit.
 
@@ -301,8 +300,8 @@ class Check:
             tree: what was said for its fields.
             place: dotted key of the tree, empty for the root.
             known: every right dotted key, for nearest names.
-            owner: the part that has the fields, such as `planner 'cem'`.
-            others: the parts that it could have been, and their keys.
+            owner: the name of the part that has the fields.
+            others: the parts that it could have been.
         """
         typed = {key: text for key, text in self.raw.items() if self.sources.get(key) == TYPED}
         try:
@@ -312,25 +311,26 @@ class Check:
             return None
 
     def _worded(
-        self, fault: Fault, place: str, known: Sequence[str], owner: str, others: Mapping[str, Iterable[str]]
+        self, fault: Fault, place: str, known: Sequence[str], owner: str, others: Mapping[str, type | None]
     ) -> str:
         """A fault with where its value came from and what to type."""
         key, said = fault.key, self.said(fault.key, fault.value)
         if fault.kind == "rule":
-            part = place.partition(".")[0]
-            return fault.message if fault.message.startswith((f"{part}.", f"{part}:")) else f"{part}: {fault.message}"
+            part = key.partition(".")[0]
+            whole = not part or fault.message.startswith((f"{part}.", f"{part}:"))
+            return fault.message if whole else f"{part}: {fault.message}"
         if fault.kind == "missing":
-            return f"{key}: missing; type e.g. {key}={self.examples.get(key) or fault.example or '...'}"
+            example = self.examples.get(key, fault.example)
+            return f"{key}: missing; type e.g. {key}={'...' if example is None else example}"
         if fault.kind == "unknown" and not owner:
             return f"{said}: there is no such key{hint(key, known)}"
         if fault.kind == "unknown":
-            having = [name for name, keys in others.items() if key in keys]
+            having = [name for name, cls in others.items() if cls and name != owner and key in dotted(cls, f"{place}.")]
             if having:
-                beside = f"{owner.partition(' ')[0]}={having[0]}"
-                has = f"but {', '.join(having)} has; type {beside} beside it, or leave it out"
-                return f"{said}: {owner} has no such field, {has}"
+                has = f"but {', '.join(having)} has; type {place}={having[0]} beside it, or leave it out"
+                return f"{said}: {place} {owner!r} has no such field, {has}"
             near = hint(key, known) or "; it has " + ", ".join(one.partition(".")[2] for one in known)
-            return f"{said}: {owner} has no such field{near}"
+            return f"{said}: {place} {owner!r} has no such field{near}"
         below = next((inner for inner in known if inner.startswith(f"{key}.")), None)
         if below is not None:
             return f"{said}: {fault.message}; write {key}: {{{below.removeprefix(f'{key}.')}: ...}}, or leave it out"

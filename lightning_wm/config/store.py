@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
     yaml_implicit_resolvers = {None: [(_TAG + name, re.compile(rule)) for name, rule in _RULES.items()]}  # noqa: RUF012
     yaml_constructors = {  # noqa: RUF012
         tag: yaml.SafeLoader.yaml_constructors[tag]
-        for tag in (None, *(_TAG + name for name in ("null", "bool", "float", "str", "seq")))
+        for tag in (_TAG + name for name in ("null", "bool", "float", "str", "seq"))
     }
     depth = 0
 
@@ -92,7 +92,12 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
             raise yaml.YAMLError(f"a number of {len(text)} digits; expected 30 at most")
         return int(text, 16 if text.startswith("0x") else 10)
 
+    def unknown(self, node: Any) -> Any:
+        """Refuses every other tag (`!!python/object`, `!!binary`, `!!set`, ...)."""
+        raise yaml.YAMLError(f"the tag {node.tag!r} is not read; only text, numbers, true, false, null, lists and maps")
 
+
+_Loader.add_constructor(None, _Loader.unknown)
 _Loader.add_constructor(_TAG + "map", _Loader.mapping)
 _Loader.add_constructor(_TAG + "int", _Loader.integer)
 
