@@ -12,10 +12,11 @@ import lightning.pytorch as pl
 import numpy as np
 from torchrl.envs import EnvBase
 
-from lightning_wm.errors import DiskError, Interrupted, LightningWMError
+from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError, unwritable
 from lightning_wm.playing.play import Episode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
+from lightning_wm.runs.untrusted import reason
 from lightning_wm.training.evaluation import Evaluate
 
 FPS = 25
@@ -60,6 +61,9 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
     writer: Any
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
         with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
             for frame in frames:
                 writer.append_data(frame)
@@ -68,6 +72,8 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
     except OSError as error:  # ffmpeg's own words are on standard error
         path.unlink(missing_ok=True)
         raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
+    except (RuntimeError, ImportError) as error:
+        raise UserError(f"{path}: {reason(error)}; expected ffmpeg; type pip install 'imageio[ffmpeg]'") from error
 
 
 @dataclass(frozen=True)
