@@ -121,7 +121,7 @@ def _shared(tree: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
     faults = []
     for key in options.leave_out:
         *path, name = key.split(".")
-        inside: Any = shared
+        inside: object = shared
         for part in path:
             inside = inside.get(part) if isinstance(inside, dict) else None
         if isinstance(inside, dict) and name in inside:
@@ -143,7 +143,7 @@ def _refuse_paths(tree: Mapping[str, Any], file: Path) -> None:
             )
 
 
-def _texts(value: Any, key: str = "") -> list[tuple[str, str]]:
+def _texts(value: object, key: str = "") -> list[tuple[str, str]]:
     """Every text in a tree with its dotted key."""
     if isinstance(value, Mapping):
         return [text for name, part in value.items() for text in _texts(part, f"{key}.{name}" if key else str(name))]

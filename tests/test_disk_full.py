@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 
-from lightning_wm.errors import DiskError, exits
+from lightning_wm.errors import DiskError, UserError, exits
 from lightning_wm.fit import main as fit
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO, load_checkpoint
 from lightning_wm.runs.directory import RunDirectory
@@ -108,6 +109,20 @@ def test_a_film_that_does_not_fit_leaves_nothing(small: Path) -> None:
     with pytest.raises(DiskError, match=r"film\.mp4 could not be written: .*; free some space"):
         _write(small / "film.mp4", list(noise))
     assert [path.name for path in small.iterdir()] == ["filler"]
+
+
+def test_a_film_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is optional: who films is told what to install."""
+
+    def missing() -> str:
+        raise RuntimeError("No ffmpeg exe could be found.\nInstall ffmpeg on your system.")
+
+    monkeypatch.setattr(imageio_ffmpeg._io, "get_ffmpeg_exe", missing)
+    with pytest.raises(UserError, match=r"film\.mp4: No ffmpeg exe could be found\. Install .*type pip install"):
+        _write(tmp_path / "film.mp4", [np.zeros((64, 64, 3), np.uint8)])
+    (tmp_path / "videos").touch()
+    with pytest.raises(UserError, match=r"film\.mp4 could not be written: "):
+        _write(tmp_path / "videos" / "film.mp4", [np.zeros((64, 64, 3), np.uint8)])
 
 
 def test_a_librarys_own_error_is_exit_5_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,33 +42,34 @@ class Index(FileFormat):
     keys: Annotated[dict[str, Layout], Field(max_length=100)]
 
 
-class Commit(FileFormat):
-    """`commit.json`: how much of a replay folder counts."""
+class Counts(FileFormat):
+    """What has been stored since a folder was made, what was overwritten since included."""
 
     transitions: Count
-    """Transitions of all committed episodes since the folder was made, overwritten ones included."""
     episodes: Count
-    """Committed episodes since the folder was made."""
-    begun: Count
-    """Highest count of transitions that a write was ever begun up to: what lies `slots` before it may be gone."""
 
     @model_validator(mode="after")
-    def _agree(self) -> Commit:
-        if self.begun < self.transitions or self.episodes > self.transitions:
+    def _agree(self) -> Counts:
+        if self.episodes > self.transitions:
             raise ValueError("its counts contradict each other")
         return self
 
 
-class State(FileFormat):
+class State(Counts):
     """What a checkpoint holds of a replay."""
 
-    transitions: Count
-    episodes: Count
     capacity: Count
 
+
+class Commit(Counts):
+    """`commit.json`: how much of a replay folder counts."""
+
+    begun: Count
+    """Highest count of transitions that a write was ever begun up to: what lies `slots` before it may be gone."""
+
     @model_validator(mode="after")
-    def _agree(self) -> State:
-        if self.episodes > self.transitions:
+    def _begun_before(self) -> Commit:
+        if self.begun < self.transitions:
             raise ValueError("its counts contradict each other")
         return self
 

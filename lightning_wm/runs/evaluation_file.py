@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from scipy import stats
 
 from lightning_wm.errors import UserError
@@ -56,9 +56,9 @@ class Evaluation(FileFormat):
     """Of the first episode; the others follow it."""
     environments: Count
     """Episodes that were played at once."""
+    episodes: Count
     returns: Annotated[Numbers, Field(min_length=1)]
     """Of every episode: the undiscounted sum of its rewards."""
-    episodes: Count = Field(default_factory=lambda data: len(data["returns"]))
     mean: Number = Field(default_factory=lambda data: float(np.mean(data["returns"])))
     std: Number = Field(default_factory=lambda data: _std(data["returns"]))
     """Sample standard deviation of the returns; 0 with one episode."""
@@ -76,6 +76,13 @@ class Evaluation(FileFormat):
     model_steps: Number = 0.0
     sequential_calls: Number = 0.0
     fallbacks: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, content: Any) -> Any:
+        """`episodes` follows from the returns as well, which come after it in the file."""
+        known = isinstance(content, dict) and "episodes" not in content and isinstance(content.get("returns"), list)
+        return {**content, "episodes": len(content["returns"])} if known else content
 
     def save(self, path: Path) -> None:
         """Write the JSON file as a whole."""

@@ -42,7 +42,7 @@ def write_tensors(path: Path, content: object) -> None:
     write_atomically(path, lambda file: file.write(packed))
 
 
-def _finite(content: Any) -> Any:
+def _finite(content: object) -> object:
     if isinstance(content, dict):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

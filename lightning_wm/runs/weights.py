@@ -34,7 +34,7 @@ class _Budget(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> Tensor:
         given = dict(kwargs or {})
-        if func in _MAKERS:
+        if func in _MAKERS and "out" not in given:
             planned = func(*args, **{**given, "device": "meta", "pin_memory": False})
             self.numbers, self.tensors = self.numbers - planned.numel(), self.tensors - 1
             if self.numbers < 0 or self.tensors < 0:

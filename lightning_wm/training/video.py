@@ -13,10 +13,11 @@ from pydantic import Field
 from torchrl.envs import EnvBase
 
 from lightning_wm.config.fields import Count, settings
-from lightning_wm.errors import DiskError, Interrupted, LightningWMError
+from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError, unwritable
 from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
+from lightning_wm.runs.untrusted import reason
 from lightning_wm.training.evaluation import Evaluate
 from lightning_wm.training.state import acting_agent
 
@@ -62,6 +63,9 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
     writer: Any
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
         with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
             for frame in frames:
                 writer.append_data(frame)
@@ -70,6 +74,8 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
     except OSError as error:  # ffmpeg's own words are on standard error
         path.unlink(missing_ok=True)
         raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
+    except (RuntimeError, ImportError) as error:
+        raise UserError(f"{path}: {reason(error)}; expected ffmpeg; type pip install 'imageio[ffmpeg]'") from error
 
 
 @settings("callbacks.video")
