@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
@@ -34,11 +35,13 @@ def suite() -> Any:
     gl.prepare()
     try:
         from dm_control import suite as imported
-    except (AttributeError, ImportError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"dm_control cannot be imported ({type(error).__name__}: {error}); "
-            "if OpenGL is at fault, set MUJOCO_GL=disabled and use observation.kind=state"
-        ) from error
+    except Exception as error:  # of OpenGL's, perhaps, which only what draws needs
+        drawing = os.environ.get("MUJOCO_GL", "glfw")
+        gl.turn_off(f"MUJOCO_GL={drawing} cannot be used ({type(error).__name__}: {error}); choose another library")
+        try:
+            from dm_control import suite as imported
+        except Exception as other:
+            raise UserError(f"dm_control cannot be imported ({type(other).__name__}: {other})") from other
     return imported
 
 

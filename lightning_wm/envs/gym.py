@@ -85,9 +85,9 @@ def _drawing(gymnasium: ModuleType, name: str) -> tuple[Env, str]:
 
 def _may_draw(creator: object) -> bool:
     """Whether an environment is worth making with a render mode; functions and wrappers say nothing of it."""
-    from gymnasium import Env
+    import gymnasium
 
-    if not (isinstance(creator, type) and issubclass(creator, Env)):  # type: ignore[misc]
+    if not (isinstance(creator, type) and issubclass(creator, gymnasium.Env)):
         return True
     metadata: object = creator.metadata  # a property, of wrappers
     return not isinstance(metadata, dict) or "rgb_array" in metadata.get("render_modes", [])
