@@ -70,6 +70,15 @@ class WorldModel(Protocol):
         """Mean squared error `[M]` of what the state decodes to, in the space of the reconstruction loss."""
 
 
+@runtime_checkable
+class PredictsTermination(Protocol):
+    """A world model that tells whether its `continues` is a prediction; one that does not is taken at its word."""
+
+    @property
+    def predicts_termination(self) -> bool:
+        """False where `continues` is 1 in every state."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """Imagined futures, the argument of every term of an objective."""

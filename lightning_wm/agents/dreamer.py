@@ -198,9 +198,9 @@ class Dreamer(PlaNet):
     # ---- acting
 
     def learned(self) -> dict[str, Any]:
-        """Policy and critics for planners."""
+        """Policy and critics for planners, and the discount that the critics' values are of."""
         # Methods, so that a compiled planner sees whose weights it has to hold.
-        return {"policy": self._policy_of, "values": self._values_of}
+        return {"policy": self._policy_of, "values": self._values_of, "discount": self.config.discount}
 
     def _policy_of(self, state: State) -> Distribution:
         found: Distribution = self.policy(self.model.features(state))

@@ -139,6 +139,11 @@ class LatentModel(Observing):
     # ---- what it offers beyond
 
     @property
+    def predicts_termination(self) -> bool:
+        """Whether `continues` is a prediction: there is a continue head."""
+        return self.config.continue_head
+
+    @property
     def disagreement(self) -> Callable[[State], Tensor] | None:
         """What the ensemble does not agree on, a function of a state to `[M]` >= 0; None without an ensemble."""
         return None if self.ensemble is None else self._disagreement

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tensordict import TensorDictBase
 
-from lightning_wm.planning.base import BasePlanner, Found
+from lightning_wm.planning.base import BasePlanner, SearchResult
 from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
@@ -51,10 +51,10 @@ class CEM(BasePlanner):
     Config = CEMConfig
     config: CEMConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Fit, then execute what `execute` says."""
         c = self.config
         fitted = cross_entropy(search, memory, c)
         plan, plan_score = fitted.executed(search, c.execute)
         remembered = {"actions": fitted.mean}
-        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)
+        return SearchResult(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)

@@ -12,7 +12,7 @@ import torch
 from tensordict import TensorDictBase
 
 from lightning_wm.planning.ascent import BOUNDS, Ascent, ascend
-from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found
+from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
@@ -67,7 +67,7 @@ class CEMGD(BasePlanner):
     config: CEMGDConfig
     differentiates = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""
         c = self.config
         fitted = cross_entropy(search, memory, c)
@@ -82,4 +82,4 @@ class CEMGD(BasePlanner):
         climbers[:, 1] = torch.where(better[:, None, None], fitted.best, climbers[:, 1])
         score[:, 1] = torch.where(better, fitted.best_score, score[:, 1])
         plan, plan_score = choose(search, climbers, score, c.execute, climbers.shape[1])
-        return Found(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})
+        return SearchResult(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})

@@ -20,7 +20,7 @@ from torch import Tensor
 from lightning_wm import rng
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import BOUNDS, Adam, Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.search import Search
@@ -78,7 +78,7 @@ class Collocation(BasePlanner):
     config: CollocationConfig
     differentiates = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Relax, synchronise, again; choose among what was judged by rollouts."""
         c, how = self.config, Ascent(self.config.climbs, self.config.step_size, bound=self.config.bound)
         drawn = starts.noise(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
@@ -95,7 +95,7 @@ class Collocation(BasePlanner):
             best = torch.where(better[:, :, None, None], current, best)
             best_score = torch.where(better, current_score, best_score)
         plan, plan_score = choose(search, best, best_score, c.execute, min(c.elites, c.candidates))
-        return Found(best, best_score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+        return SearchResult(best, best_score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def _relax(self, search: Search, actions: Tensor, how: Ascent, iterations: range) -> Tensor:
         """Actions `[E, N, H, A]` after steps on states and actions together, from the actions' rollout on."""

@@ -16,7 +16,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import around, begin, refine
 from lightning_wm.planning.search import Search
@@ -79,7 +79,7 @@ class ICEM(BasePlanner):
         """The mean, and the elites that stay."""
         return {**super().slots(action), "elites": (self.config.kept(), self.config.horizon, action)}
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw, put the kept elites in, score, fit, again; the mean joins the last iteration."""
         c, like = self.config, search.like
         mean, std, warm = begin(search, memory, c.init_std)
@@ -98,7 +98,7 @@ class ICEM(BasePlanner):
         fitted = refine(search, mean, std, c.iterations, c.elites, draw, self.blend)
         plan, plan_score = fitted.executed(search, c.execute)
         kept = {"actions": fitted.mean, "elites": fitted.elites[:, : c.kept()]}
-        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, kept)
+        return SearchResult(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, kept)
 
     def blend(self, new_mean: Tensor, new_std: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """New mean and standard deviation `[E, H, A]` with `momentum` of the old."""

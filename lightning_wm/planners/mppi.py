@@ -16,7 +16,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, Found
+from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, SearchResult
 from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import around, begin, refine
 from lightning_wm.planning.policy_rollouts import rollouts
@@ -66,7 +66,7 @@ class MPPI(BasePlanner):
     Config = MPPIConfig
     config: MPPIConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw, score, weigh, fit, again."""
         c = self.config
         mean, std, warm = begin(search, memory, c.init_std)
@@ -93,7 +93,7 @@ class MPPI(BasePlanner):
         else:
             plan, plan_score = fitted.executed(search, c.execute)
         remembered = {"actions": fitted.mean}
-        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)
+        return SearchResult(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)
 
     def guided(self, search: Search) -> Tensor | None:
         """Candidates `[E, P, H, A]` of the policy, drawn once per plan; None without a policy."""

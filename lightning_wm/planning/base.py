@@ -24,7 +24,7 @@ RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search ends with, before it becomes a plan."""
 
     candidates: Tensor
@@ -60,7 +60,7 @@ class BasePlanner:
         self._warned = False
         self._checked: Problem | None = None
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Look for good plans; runs without gradients and outside inference mode."""
         raise NotImplementedError(f"{type(self).__name__}.search: write the planner here")
 
@@ -99,26 +99,26 @@ class BasePlanner:
             check_differentiable(problem, state)
         self._checked = problem
 
-    def _plan(self, search: Search, found: Found) -> TensorDict:
+    def _plan(self, search: Search, result: SearchResult) -> TensorDict:
         batch = [search.environments]
-        failed = found.plan_score == -torch.inf  # E
-        plan = torch.where(failed[:, None, None], self._fallback(search, failed), found.plan)
+        failed = result.plan_score == -torch.inf  # E
+        plan = torch.where(failed[:, None, None], self._fallback(search, failed), result.plan)
         count = torch.ones_like(failed, dtype=torch.int64)
         stats = {
             "model_steps": count * search.model_steps,
             "sequential_calls": count * search.sequential_calls,
-            "score_first": found.first,
-            "score_best": found.plan_score,
+            "score_first": result.first,
+            "score_best": result.plan_score,
             "fallback": failed,
         }
-        remembered = {name: shift(value, self.config.replan) for name, value in found.memory.items()}
-        candidates = {"action": found.candidates, "score": found.score, "origin": found.origin}
+        remembered = {name: shift(value, self.config.replan) for name, value in result.memory.items()}
+        candidates = {"action": result.candidates, "score": result.score, "origin": result.origin}
         return TensorDict(
             {
                 "action": plan[:, 0],
                 "actions": plan,
                 "memory": TensorDict({**remembered, "valid": ~failed}, batch),
-                "candidates": TensorDict(candidates, list(found.score.shape)),
+                "candidates": TensorDict(candidates, list(result.score.shape)),
                 "stats": TensorDict(stats, batch),
             },
             batch,

@@ -20,10 +20,10 @@ from lightning_wm.protocols import Problem, State, Trajectory
 class Objective:
     """What a plan is judged by."""
 
-    discount: float = 1.0
-    """Factor per agent step, in (0, 1]; 1 sums the horizon's rewards as PlaNet does."""
-    continues: bool = False
-    """Weigh rewards by the predicted probability that the episode has not ended."""
+    discount: float | None = None
+    """Factor per agent step, in (0, 1]; null: the agent's, whose value is of it, or 1 where the agent has none."""
+    continues: bool | None = None
+    """Weigh rewards by the predicted probability that the episode has not ended; null: where the model predicts it."""
     terminal_value: bool = False
     """Add the value of the state that the plan ends in; the agent needs critics, or the model a value head."""
     action_cost: float = 0.0
@@ -37,7 +37,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if not 0 < self.discount <= 1:
+        if self.discount is not None and not 0 < self.discount <= 1:
             raise ValueError(f"planner.objective.discount={self.discount}: expected a factor in (0, 1]")
         for name in ("action_cost", "smoothness", "disagreement", "value_doubt"):
             if not getattr(self, name) >= 0:

@@ -14,7 +14,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Planner, Problem, StartsFromPolicy, State, Term
+from lightning_wm.protocols import Planner, PredictsTermination, Problem, StartsFromPolicy, State, Term
 
 Policy = Callable[[State], Distribution]
 Values = Callable[[State], Tensor]
@@ -60,7 +60,12 @@ def no_policy(planner: Planner, instead: str) -> str:
 
 
 def problem_of(
-    model: Any, objective: Objective | None = None, *, policy: Policy | None = None, values: Values | None = None
+    model: Any,
+    objective: Objective | None = None,
+    *,
+    policy: Policy | None = None,
+    values: Values | None = None,
+    discount: float = 1.0,
 ) -> Problem:
     """The problem of acting well in a world model.
 
@@ -69,11 +74,12 @@ def problem_of(
         objective: what plans are judged by; None for the sum of rewards.
         policy: distribution over actions of a state, for candidates and as the fallback.
         values: critics that were trained beside the model, states to `[K, M]`; without them the model's own `value`.
+        discount: of the agent; an objective of its own discount overrules it.
 
     Raises:
         UserError: a term asks for a head that the model does not have.
     """
-    objective = objective or Objective()
+    objective = objective or Objective(continues=False)
     value = getattr(model, "value", None) if values is None else MeanValue(values)
     disagreement = getattr(model, "disagreement", None)
     if objective.terminal_value and value is None:
@@ -92,16 +98,23 @@ def problem_of(
         action=model.spaces.action,
         imagine=model.imagine,
         reward=model.reward,
-        continues=model.continues if objective.continues else None,
+        continues=model.continues if _weighed(objective, model) else None,
         value=value,
         values=values,
         disagreement=disagreement,
         policy=policy,
         noise=model.noise,
         unroll=model.unroll if getattr(model, "can_unroll", False) else None,
-        discount=objective.discount,
+        discount=discount if objective.discount is None else objective.discount,
         terms=terms_of(objective),
     )
+
+
+def _weighed(objective: Objective, model: Any) -> bool:
+    """Whether rewards are weighed by the probability that the episode goes on."""
+    if objective.continues is not None:
+        return objective.continues
+    return model.predicts_termination if isinstance(model, PredictsTermination) else True
 
 
 def terms_of(objective: Objective) -> tuple[Term, ...]:
