@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_wm import config as configuration
-from lightning_wm.config.names import hint
 from lightning_wm.config.ranges import AtLeast, Range
-from lightning_wm.errors import ConfigError, UserError, exits
+from lightning_wm.errors import ConfigError, UserError, exits, hint
 
 if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting

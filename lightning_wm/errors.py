@@ -5,12 +5,13 @@ A message says what happened, what was expected and what to type.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 
 
@@ -49,15 +50,29 @@ class EnvironmentFailure(LightningWMError):
 
 
 class DiskError(LightningWMError):
-    """A file that must be written cannot be (exit 5)."""
+    """A file that must be written does not fit on the disk (exit 5)."""
 
     exit_code = 5
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error, or the one that caused it, is of a full disk or a full quota."""
-    cause = error.__cause__ if isinstance(error, DiskError) else error
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error is of a full disk, a full quota, or a disk that fails."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return isinstance(error, OSError) and error.errno in full
+
+
+def unwritable(path: object, error: OSError) -> LightningWMError:
+    """The error for what cannot be written: a DiskError where the disk is full, else one that the user can fix."""
+    what = f"{path} could not be written: {error.strerror or error}"
+    if is_full(error):
+        return DiskError(f"{what}; free some space")
+    return UserError(f"{what}; expected a place that you may write to; choose another, or mend that")
+
+
+def _of_library(error: OSError) -> LightningWMError:
+    if is_full(error):
+        return unwritable(error.filename or "a file", error)
+    return UserError(f"{error.filename}: {error.strerror}; expected what you may read and write there")
 
 
 class Interrupted(BaseException):
@@ -77,6 +92,34 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """130 for SIGINT; SLURM's SIGUSR1 counts as SIGTERM, 143."""
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar of `known`, or None where nothing is close.
+
+    Of dotted keys, a key with the same last word is near whatever its group, so that `batch` finds `replay.batch`.
+    """
+    choices = sorted(set(known))
+    group, _, last = name.rpartition(".")
+    same = [choice for choice in choices if choice.rpartition(".")[2] == last and choice != name]
+    whole = difflib.get_close_matches(name, choices, n=1)
+    if same and not (group and whole and whole[0].rpartition(".")[0] == group):
+        return max(same, key=lambda choice: _ratio(name, choice))
+    if whole:
+        return whole[0]
+    scored = [(max(_ratio(last, choice.rpartition(".")[2]), _ratio(name, choice)), choice) for choice in choices]
+    ratio, best = max(scored, default=(0.0, ""))
+    return best if ratio >= 0.6 else None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _ratio(left: str, right: str) -> float:
+    return difflib.SequenceMatcher(None, left, right).ratio()
 
 
 def printable(text: str) -> str:
@@ -106,13 +149,13 @@ def exits(main: Main) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:  # of a library's file: figures, TensorBoard
-            if not is_full(error):
+            if not is_full(error) and error.filename is None:
                 raise
             if debug:
                 traceback.print_exc()
-            where = error.filename or "a file"
-            print(f"error: {where} could not be written: {error.strerror}; free some space", file=sys.stderr)
-            return DiskError.exit_code
+            known = _of_library(error)
+            print(f"error: {printable(str(known))}", file=sys.stderr)
+            return known.exit_code
         except Interrupted as error:
             print(f"interrupted by {error.signal.name}; the same command goes on", file=sys.stderr)
             return error.exit_code

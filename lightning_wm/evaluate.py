@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config.ranges import AtLeast
-from lightning_wm.errors import ConfigError, exits
+from lightning_wm.errors import ConfigError, LightningWMError, exits
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def _load(asked: EvaluateOptions) -> tuple[Any, list[Any], str]:
 
 def evaluate(asked: EvaluateOptions) -> list[Any]:
     """Play every planner and write its file; returns the evaluations in the order asked for."""
+    from lightning_wm.playing.results import show
     from lightning_wm.training.experiment import environments, evaluate_planner
 
     loaded, planners, stem = _load(asked)
@@ -117,8 +118,12 @@ def evaluate(asked: EvaluateOptions) -> list[Any]:
                 env_steps=loaded.env_steps,
                 checkpoint=loaded.checkpoint,
             )
-            result.save(loaded.run.evaluations / f"{stem}-{name}.json")
             results.append(result)
+            try:
+                result.save(loaded.run.evaluations / f"{stem}-{name}.json")
+            except LightningWMError:  # what was played is not lost with the file
+                show([played.as_json() for played in results])
+                raise
     if asked.video:
         _films(loaded, planners, asked.seed, stem)
     return results

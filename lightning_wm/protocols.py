@@ -17,6 +17,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lightning_wm.errors import EnvironmentFailure
+
 State = dict[str, Tensor]
 """A model's latent state: named tensors that share one flat leading batch `[M, ...]`."""
 
@@ -198,14 +200,142 @@ ORIGINS = ("random", "previous", "policy", "zero", "fitted")
 """Where a candidate came from; `candidates["origin"]` holds indices into this."""
 
 
+@runtime_checkable
 class Actor(Protocol):
     """What plays in an environment: planner, policy, SAC or CURL alike.
 
     A `TensorDictModuleBase`: usable as `policy=` of any `env.rollout`.
     """
 
+    episode: int
+    """Number of the next full reset's first environment; environment e plays episode `episode + e`. It moves on with
+    every full reset, so that no episode draws what another one drew; set it after `reset()` to play a certain one."""
+    noise: float
+    """Standard deviation of the Gaussian noise added to actions; 0 for evaluation."""
+    plan: TensorDict | None
+    """The last plan, of batch `[E]`; None without one."""
+    milliseconds: float
+    """Wall time of the last call of the planner, over the environments in the call; 0 without one."""
+
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the episode of every environment, or of those where `mask` `[E]` is True."""
 
     def act(self, observation: Any) -> Any:
         """An action in [-1, 1] for a TensorDict or a mapping of arrays, batched `[E, ...]` or not."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """A LightningModule that learns from replay and gives what acts; `agents.base.BaseAgent` is the usual base."""
+
+    last: dict[str, Tensor]
+    """Losses of the newest logged update, detached, by their logged names."""
+
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> Actor:
+        """What plays with what was learned so far; weights are shared, not copied.
+
+        Args:
+            planner: chooses actions; None for agents that act by themselves.
+            seed: of the streams planner and exploration.
+            rank: first counter of those streams.
+            noise: standard deviation of the Gaussian noise added to actions.
+            explore: act to learn the model, where the agent has learned how, instead of for reward.
+
+        Raises:
+            UserError: the planner asks for what was not learned, or there is none where one is needed.
+        """
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """An environment `[E]` that can replace a simulator that fails, and end its episode, instead of raising."""
+
+    restart: bool
+    """Whether it does."""
+    failed: dict[int, EnvironmentFailure]
+    """The rows that the last reset or step restarted."""
+
+    def rebuild(self, row: int) -> None:
+        """Replace a row's simulator; its episode ends."""
+
+
+# ---- what a world model may have beyond `WorldModel`, each asked for with isinstance
+#
+# A model that has an ability with some settings only binds the method in its constructor and sets the name to None
+# without them: None never counts, and a method of the class always would.
+
+
+@runtime_checkable
+class Valued(Protocol):
+    """A model with a value of its own, for `planner.objective.terminal_value`."""
+
+    def value(self, state: State) -> Tensor:
+        """Expected return `[M]` from a state `[M, ...]` on."""
+
+
+@runtime_checkable
+class Disagrees(Protocol):
+    """A model that says what it does not know, for `planner.objective.disagreement` and `agent.disagreement_bonus`."""
+
+    def disagreement(self, state: State) -> Tensor:
+        """What an ensemble does not agree on in a state `[M, ...]`: `[M]`, at least 0, differentiable in the state."""
+
+
+@runtime_checkable
+class Unrolls(Protocol):
+    """A model with a faster way to imagine whole plans than `WorldModel.imagine` step by step."""
+
+    def unroll(self, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
+        """The states after each action, `[H, M, ...]`, equal to `imagine` step by step and differentiable in actions.
+
+        Args:
+            state: where the plans start, `[M, ...]`.
+            actions: `[M, H, A]`.
+            noise: `[H, M, ...]`; None follows the prior's mode.
+        """
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A model with a faster way to imagine a policy, whose actions are chosen on the way."""
+
+    def follow(
+        self, state: State, choose: Callable[[int, Tensor], Tensor], noise: Tensor
+    ) -> tuple[State, Callable[[Tensor], State]]:
+        """The states that a policy leads to, and how they depend on its actions.
+
+        Args:
+            state: where it starts, `[M, ...]`.
+            choose: `choose(step, features [M, F])` gives the actions `[M, A]`; called without gradients.
+            noise: `[H, M, ...]`.
+
+        Returns:
+            The states after each action, `[H, M, ...]`, without a graph; and a function from these actions
+            `[H, M, A]` to the same states, differentiable in the actions but not in the model's weights.
+        """
+
+
+@runtime_checkable
+class Features(Protocol):
+    """A model whose states can be read by heads of others, as `agent=dreamer` does."""
+
+    def features(self, state: State) -> Tensor:
+        """`[M, F]` of a state `[M, ...]`."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A model that can show what it imagines."""
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """Mean observations: `observation` `[M, O]` in its own units, `pixels` `[M, 3, X, Y]` in [0, 1]."""
+
+
+@runtime_checkable
+class Compiles(Protocol):
+    """A model whose update can be compiled, for `trainer.compile`."""
+
+    def compile_update(self) -> None:
+        """Compile what `observe` does with gradients, at the first update of each batch shape."""

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from lightning_wm.config import load
-from lightning_wm.config.load import first_walk
-from lightning_wm.config.parts import fields
+from lightning_wm.config.load import Check, fields
 from lightning_wm.config.schema import Config
 from lightning_wm.config.walk import dotted
 from lightning_wm.errors import ConfigError, UserError
@@ -146,7 +145,7 @@ def test_a_missing_task_says_what_to_type() -> None:
     with pytest.raises(ConfigError, match=r"task.name: missing; type e.g. task.name=dmc/cartpole_swingup"):
         load(["recipe=dense/base"])
     with pytest.raises(ConfigError, match=r"task.name: missing"):
-        first_walk({}, {}, {}, [])
+        Check().core({})
 
 
 def test_parts_without_fields_of_their_own_take_a_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:

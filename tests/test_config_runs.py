@@ -18,10 +18,10 @@ from lightning_wm.config import (
     reference_markdown,
     run_directory,
 )
-from lightning_wm.config.describe import docstrings, rows
-from lightning_wm.config.layers import flatten
+from lightning_wm.config.help import docstrings, rows
 from lightning_wm.config.ranges import AtLeast
 from lightning_wm.config.schema import Config, ReplayConfig
+from lightning_wm.config.store import flatten
 from lightning_wm.errors import ConfigError
 
 RECIPE = "recipe=quickstart"

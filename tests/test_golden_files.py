@@ -14,7 +14,7 @@ from lightning_wm import load_actor
 from lightning_wm.data.replay import Replay
 from lightning_wm.errors import UserError
 from lightning_wm.protocols import Spaces
-from lightning_wm.runs.files import load_checkpoint
+from lightning_wm.runs.checkpoint import load_checkpoint
 from lightning_wm.runs.loading import load_run
 from lightning_wm.runs.untrusted import FORMAT
 

@@ -15,7 +15,9 @@ from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.fit import main as fit
 from lightning_wm.runs import checksum as seal
-from lightning_wm.runs.files import RunDirectory, clear_temporaries, load_checkpoint, write_atomically
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.disk import clear_temporaries, write_atomically
 from lightning_wm.training.experiment import _slack
 from tests.conftest import TINY
 from tests.test_fit import measured, weights

@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.errors import DiskError, NumericsError
+from lightning_wm.errors import DiskError, NumericsError, UserError
 from lightning_wm.runs.files import write_tensors
 
 SCALER_STEPS = 16
@@ -121,7 +121,7 @@ class UpdateGuard:
         content = {"update": module.global_step, "first": name, "losses": losses, "batch": batch}
         try:
             write_tensors(path, content)
-        except DiskError as error:
+        except (DiskError, UserError) as error:
             return f"its batch was not kept ({error})"
         return f"its batch is in {path}"
 

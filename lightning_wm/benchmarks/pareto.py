@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_wm.benchmarks.returns import Played
-from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.disk import write_atomically
 
 
 def draw(played: Sequence[Played], picture: Path) -> None:
@@ -40,7 +40,7 @@ def draw(played: Sequence[Played], picture: Path) -> None:
 
 def milliseconds(one: Played) -> float:
     """The measured median of a decision, above zero for the logarithmic axis."""
-    return max(one.evaluation.quantile(0.5), 1e-3)
+    return max(one.evaluation.ms_per_decision.median, 1e-3)
 
 
 def front(played: Sequence[Played]) -> list[Played]:
@@ -53,5 +53,5 @@ def front(played: Sequence[Played]) -> list[Played]:
 
 
 def _interval(one: Played) -> tuple[float, float]:
-    low, high = one.evaluation.interval95()
-    return (low, high) if low == low else (one.evaluation.mean, one.evaluation.mean)
+    low, high = one.evaluation.interval95
+    return (one.evaluation.mean, one.evaluation.mean) if low is None or high is None else (low, high)

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_wm.runs.files import environment, write_json
+from lightning_wm.runs.directory import environment
+from lightning_wm.runs.files import write_json
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lightning_wm.benchmarks.budget import knobs, plan_milliseconds, within
 from lightning_wm.benchmarks.split import Split, measured
-from lightning_wm.config.text import parse
+from lightning_wm.config.store import parse
 from lightning_wm.errors import UserError
 from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, paired, summarise, written
@@ -114,7 +114,7 @@ def _fitted(
     target, trial = budget, dataclasses.replace(games, episodes=1)
     for _ in range(trials):
         scaled = within(config, target, measure)
-        taken = _play(loaded, "", scaled, env, trial).evaluation.quantile(0.5)
+        taken = _play(loaded, "", scaled, env, trial).evaluation.ms_per_decision.median
         if taken <= budget:
             break
         target *= 0.95 * budget / taken
@@ -169,18 +169,18 @@ def table(played: Sequence[Played]) -> Table:
 
 def _cells(one: Played, first: Evaluation) -> list[str]:
     e, split = one.evaluation, one.split_ms
-    low, high = e.interval95()
+    low, high = e.interval95
     return [
         one.label,
         "-" if one.budget_ms is None else f"{one.budget_ms:g}",
         f"{e.mean:.1f}",
-        f"{low:.1f} to {high:.1f}" if low == low else "-",
+        "-" if low is None else f"{low:.1f} to {high:.1f}",
         f"{e.iqm:.1f}",
         "-" if e is first else written(*paired(first.returns, e.returns)),
         f"{np.mean(e.scores):.1f}" if e.scores else "-",
         f"{one.earned:.1f}" if e.scores else "-",
-        f"{e.quantile(0.5):.1f}",
-        f"{e.quantile(0.95):.1f}",
+        f"{e.ms_per_decision.median:.1f}",
+        f"{e.ms_per_decision.p95:.1f}",
         *(f"{split[name]:.1f}" for name in ("inference", "optimisation", "rest")),
         f"{e.model_steps:,.0f}",
         f"{e.sequential_calls:,.0f}",

@@ -1,12 +1,8 @@
 """Configuration: typed recipes, one command line, every fault at once. Imports no torch."""
 
-from lightning_wm.config.describe import help_text, options_help, reference_markdown
-from lightning_wm.config.emit import printed, to_yaml
-from lightning_wm.config.load import Loaded, from_tree, load
-from lightning_wm.config.options import options
-from lightning_wm.config.plugins import load_plugins
-from lightning_wm.config.recipes import recipe_names
-from lightning_wm.config.runs import differences, may_differ, run_directory
+from lightning_wm.config.compose import recipe_names
+from lightning_wm.config.help import help_text, options_help, reference_markdown
+from lightning_wm.config.load import Loaded, from_tree, load, load_plugins, options
 from lightning_wm.config.schema import (
     Config,
     EvaluationConfig,
@@ -18,7 +14,7 @@ from lightning_wm.config.schema import (
     TaskConfig,
     TrainerConfig,
 )
-from lightning_wm.config.text import read as read_tree
+from lightning_wm.config.store import differences, may_differ, printed, read_tree, run_directory, to_yaml
 
 __all__ = [
     "Config",

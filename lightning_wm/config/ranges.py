@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_wm.config.names import hint
 from lightning_wm.config.schema import Config
+from lightning_wm.errors import hint
 
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A finite number with a lower bound."""
+    """A finite number with a lower bound, and perhaps an upper one."""
 
     low: float
     what: str
     """Words for a value that fits."""
     example: float
+    high: float = math.inf
 
     def fault(self, key: str, value: Any) -> str | None:
         """The message for a value out of range, or None."""
-        if value is None or (math.isfinite(value) and value >= self.low):
+        if value is None or (math.isfinite(value) and self.low <= value <= self.high):
             return None
         return f"{key}={value}: expected {self.what}; type e.g. {key}={self.example}"
 
@@ -72,7 +73,7 @@ RANGES: Mapping[str, Range] = {
     "task.max_decisions": _some("decisions (or null)", 100),
     "observation.kind": OneOf(("state", "pixels", "both")),
     "observation.render.quality": OneOf(("fast", "standard")),
-    "observation.render.size": _some("pixels", 64),
+    "observation.render.size": AtLeast(1, "1 to 4096 pixels", 64, 4096),
     "observation.render.camera": AtLeast(-1, "a camera's index (-1 for the free camera)", 0),
     "replay.capacity": _some("transitions", 100000),
     "replay.batch": _some("sequences", 16),

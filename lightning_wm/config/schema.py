@@ -75,6 +75,9 @@ class RolloutConfig:
     """`planner.execute` while collecting, such as sample for planner=policy; null: as in evaluations."""
     stop_noise_after: int | None = None
     """Env steps after which actions are collected without noise; null never stops it."""
+    explore_until: int | None = None
+    """Env steps until which collecting seeks what the model does not know, with an agent that learns how
+    (agent.disagreement_bonus); after that, and in every evaluation, it acts for reward. null: half of `env_steps`."""
     failures: int = 3
     """Episodes within `failure_window` that may be dropped because their environment fails; one more ends the run."""
     failure_window: float = 300.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_wm.config.layers import flatten
+from lightning_wm.config.store import flatten
 
 DECISIONS = 20
 """Longest episode, in agent steps."""

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
+from lightning_wm.config.compose import TYPED
 from lightning_wm.config.convert import MismatchError, convert
-from lightning_wm.config.names import hint
 from lightning_wm.config.ranges import Range
-from lightning_wm.errors import UserError
+from lightning_wm.errors import UserError, hint
 
-TYPED, DEFAULT = "command line", "default"
-"""Sources that are no file."""
+DEFAULT = "default"
+"""The source of what nobody said."""
 MISSING = "???"
 """OmegaConf's mark of a value that has to be given."""
 
@@ -40,14 +40,14 @@ def nested(kind: Any) -> type | None:
     return None
 
 
-def dotted(cls: type, prefix: str = "") -> list[str]:
-    """Dotted keys of every field of a dataclass, groups included."""
-    keys = []
+def dotted(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of every field of a dataclass, groups included, and what they are annotated with."""
+    keys = {}
     for name, kind in hints(cls).items():
-        keys.append(prefix + name)
+        keys[prefix + name] = kind
         inner = nested(kind)
         if inner is not None:
-            keys.extend(dotted(inner, f"{prefix}{name}."))
+            keys.update(dotted(inner, f"{prefix}{name}."))
     return keys
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_wm import registry
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
+from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.errors import UserError
 
 LARGEST_BOUND = 1e6
@@ -46,6 +47,42 @@ class Simulator(Protocol):
 
     def close(self) -> None:
         """Free native memory; the simulator is not used afterwards."""
+
+
+@runtime_checkable
+class NamesParts(Protocol):
+    """A simulator whose own observation has parts with names."""
+
+    layout: ObservationLayout
+
+
+@runtime_checkable
+class TriesOut(Protocol):
+    """A simulator that looks at what it plays with before a run does."""
+
+    def try_out(self) -> None:
+        """Play a step; raises UserError where what comes back cannot be used."""
+
+
+@runtime_checkable
+class EndsByTime(Protocol):
+    """A simulator that knows how long its episodes are at most."""
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Env steps after which an episode is truncated; None where none is."""
+
+
+def limit_of(simulator: Simulator) -> int | None:
+    """Env steps after which a simulator ends every episode; None where it does not, or does not say."""
+    return simulator.episode_limit if isinstance(simulator, EndsByTime) else None
+
+
+def layout_of(simulator: Simulator) -> ObservationLayout:
+    """The parts of a simulator's state vector; one part where it does not name them."""
+    if isinstance(simulator, NamesParts):
+        return simulator.layout
+    return ObservationLayout(Part((simulator.size,)))
 
 
 def bounds(task: str, low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from lightning_wm.data.schema import OBSERVATIONS
 from lightning_wm.inspection.decision import Decision, plain
 from lightning_wm.planning.objective import imagine
-from lightning_wm.playing.play import OBSERVATIONS
 
 
 @dataclass(frozen=True)

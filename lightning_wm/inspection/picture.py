@@ -17,7 +17,7 @@ from lightning_wm.inspection.decision import Decision
 from lightning_wm.inspection.future import Future
 from lightning_wm.inspection.landscape import Cut, Landscape
 from lightning_wm.planning.trace import Scored
-from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.disk import write_atomically
 
 LINES = 32
 """Candidates up to which each has a line; more are shown by their quantiles."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,11 +31,12 @@ class MeanValue:
         return self.values(state).mean(0)
 
 
-def problem_for(planner: Planner, model: Any, agent: str, **learned: Any) -> Problem:
+def problem_for(planner: Planner, model: Any, agent: str, *, curiosity: float = 0.0, **learned: Any) -> Problem:
     """The problem that a planner's own objective makes of a world model.
 
     Args:
         agent: name of the agent that trained the model.
+        curiosity: weight of the ensemble's disagreement in the running reward, beside the objective's own.
         learned: keywords of `problem_of`.
 
     Raises:
@@ -44,7 +45,8 @@ def problem_for(planner: Planner, model: Any, agent: str, **learned: Any) -> Pro
     if isinstance(planner, StartsFromPolicy) and planner.needs_policy and learned.get("policy") is None:
         raise UserError(no_policy(planner, f"this run learned none (agent={agent})"))
     objective = planner.config.objective if isinstance(planner.config, PlannerConfig) else Objective()
-    return problem_of(model, objective, **learned)
+    problem = problem_of(model, objective, **learned)
+    return replace(problem, terms=(*problem.terms, Disagreement(-curiosity))) if curiosity else problem
 
 
 def no_policy(planner: Planner, instead: str) -> str:

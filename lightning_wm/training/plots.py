@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.disk import write_atomically
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

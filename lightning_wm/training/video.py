@@ -13,10 +13,11 @@ import numpy as np
 from torchrl.envs import EnvBase
 
 from lightning_wm.errors import DiskError, Interrupted, LightningWMError
-from lightning_wm.playing.play import Episode, play
+from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
 from lightning_wm.training.evaluation import Evaluate
+from lightning_wm.training.state import acting_agent
 
 FPS = 25
 
@@ -102,18 +103,19 @@ class Video(pl.Callback):
         """Go on from there."""
         self._done = state_dict["done"]
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)  # type: ignore[attr-defined]
         if evaluate is None or not trainer.is_global_zero or self._done < 0:
             return
-        reached = evaluate.rollout.counters.env_steps
+        reached = evaluate.state.counters.env_steps
         if reached // self.config.every == self._done:
             return
         self._done = reached // self.config.every
-        actor = pl_module.actor(evaluate.planner, seed=evaluate.config.seed)
+        actor = acting_agent(pl_module).actor(evaluate.planner, seed=evaluate.config.seed)
         path = Path(trainer.default_root_dir) / "videos" / f"{reached}.mp4"
         try:
-            film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.rollout.signals.poll)
+            with in_eval_mode(pl_module):
+                film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.state.signals.poll)
         except Interrupted:
             pass  # without this film: the turn's checkpoint follows
         except LightningWMError as error:
