@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from lightning_wm import load_actor
 from lightning_wm.agents.dreamer import Dreamer, DreamerConfig
 from lightning_wm.agents.planet import PlaNet
 from lightning_wm.config import load
@@ -18,12 +20,14 @@ from lightning_wm.planners.cem_gd import CEMGD
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
 from lightning_wm.planners.mppi import MPPI, MPPIConfig
 from lightning_wm.planners.policy_grad_mpc import PolicyGradMPC
+from lightning_wm.planners.random import RandomConfig
 from lightning_wm.planning.ascent import Adam
 from lightning_wm.planning.base import BasePlanner
 from lightning_wm.planning.objective import Objective, imagine, score
 from lightning_wm.planning.problem import problem_of
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
 from lightning_wm.protocols import Problem, Spaces, State
+from lightning_wm.runs.loading import load_run, planner_config
 from tests.problems import generators, recurrent
 from tests.worlds import world
 
@@ -261,3 +265,14 @@ def test_the_quickstart_leaves_the_end_out() -> None:
     config = load(["recipe=quickstart"]).config
     assert config.model.continue_head
     assert config.planner.objective == Objective(continues=False)
+
+
+def test_planners_that_are_compared_on_a_run_are_judged_alike(trained: Path) -> None:
+    """The quickstart's model has a continue head that its own planner leaves out."""
+    for planner in ("grad_mpc", "cem", "mppi"):
+        assert load_actor(trained, planner=planner).problem.continues is None
+    loaded = load_run(trained)
+    assert planner_config(loaded, "cem", {"objective": {"continues": True}}).objective.continues is True
+    assert planner_config(loaded, "random", {}) == RandomConfig()
+    ending = replace(loaded, config=replace(loaded.config, planner=CEMConfig()))
+    assert planner_config(ending, "mppi", {}).objective.continues is None

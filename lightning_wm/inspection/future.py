@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from lightning_wm.data.schema import OBSERVATIONS
 from lightning_wm.inspection.decision import Decision, plain
 from lightning_wm.planning.objective import imagine
+from lightning_wm.protocols import Decodes
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Future:
                 "real_sum": float(self.rewards.sum()),
             },
             "observation": vectors,
-            "observation_error": {name: [plain(one) for one in error.tolist()] for name, error in errors.items()},
+            "observation_error": {name: [plain(value) for value in error.tolist()] for name, error in errors.items()},
         }
 
 
-def happened(env: EnvBase, model: Any, decision: Decision) -> Future:
+def happened(env: EnvBase, model: object, decision: Decision) -> Future:
     """Imagine the executed plan, then execute it in open loop from where the environment stands.
 
     Args:
@@ -63,9 +65,9 @@ def happened(env: EnvBase, model: Any, decision: Decision) -> Future:
     state, noise = search.rows(1)
     states = imagine(search.problem, state, decision.plan[None], noise)  # H, 1, ...
     after = {name: value.flatten(0, 1) for name, value in states.items()}
-    decode = getattr(model, "decode", None)
     whole = {name: torch.cat([state[name], value]) for name, value in after.items()}  # H+1, ...
-    imagined = {} if decode is None else {name: value.float().cpu() for name, value in decode(whole).items()}
+    decoded = model.decode(whole) if isinstance(model, Decodes) else {}
+    imagined = {name: value.float().cpu() for name, value in decoded.items()}
     seen, rewards, td = [_seen(decision.seen)], [], decision.seen
     for action in decision.plan:
         td["action"] = action[None].to("cpu", torch.float32)
@@ -75,10 +77,10 @@ def happened(env: EnvBase, model: Any, decision: Decision) -> Future:
         if bool(td["done"].any()):
             break
         td = td.exclude("reward")
-    real = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
+    real = {name: torch.cat([shown[name] for shown in seen]) for name in seen[0]}
     return Future(imagined, real, search.problem.reward(after).flatten().cpu(), torch.cat(rewards))
 
 
-def _seen(td: Any) -> dict[str, Tensor]:
+def _seen(td: TensorDictBase) -> dict[str, Tensor]:
     """Observations `[1, ...]` in the units of the model's decoder."""
     return {name: td[name].float() / (255.0 if name == "pixels" else 1.0) for name in OBSERVATIONS if name in td}

@@ -151,7 +151,8 @@ def _moving(states: Tensor, start: Tensor) -> Tensor:
     """
     environments = len(start)
     apart = states.unflatten(1, (environments, -1)) != start[:, None]  # H, E, N, ...
-    return apart.any(2).any(0).repeat_interleave(states.shape[1] // environments, 0)
+    moving: Tensor = apart.any(2).any(0).repeat_interleave(states.shape[1] // environments, 0)
+    return moving
 
 
 def _noise(states: Tensor, search: Search) -> Tensor:

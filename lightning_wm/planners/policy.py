@@ -35,7 +35,7 @@ class PolicyOnlyConfig:
 
 @register("planner", "policy")
 class PolicyOnly(BasePlanner):
-    """The policy's own action; with a horizon of one the model is never asked, and scores are 0."""
+    """The policy's own action; with a horizon of one the model is never called, and scores are 0."""
 
     Config = PolicyOnlyConfig
     config: PolicyOnlyConfig

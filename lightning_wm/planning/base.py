@@ -15,9 +15,8 @@ from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.policy_rollouts import mode
 from lightning_wm.planning.problem import no_policy
-from lightning_wm.planning.search import Score, Search, check_differentiable
+from lightning_wm.planning.search import Observer, Score, Search, check_differentiable
 from lightning_wm.planning.settings import PlannerConfig, WarmStarted
-from lightning_wm.planning.trace import Trace
 from lightning_wm.protocols import ORIGINS, PlannerSettings, Problem, State
 
 RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
@@ -36,7 +35,7 @@ class SearchResult:
     plan: Tensor
     """`[E, H, A]`, what is executed, in [-1, 1]."""
     plan_score: Tensor
-    """`[E]`, the score of `plan`; -inf where nothing finite was found."""
+    """`[E]`, the score of `plan`; -inf where no score is finite."""
     first: Tensor
     """`[E]`, the best score before anything was improved."""
     memory: dict[str, Tensor]
@@ -52,7 +51,7 @@ class BasePlanner:
     """Whether the search takes gradients through the model."""
     needs_policy = False
     """Whether the search starts from a policy and cannot do without."""
-    trace: Trace | None = None
+    trace: Observer | None = None
     """Looks on while the planner searches; see `lightning_wm.inspection`."""
 
     def __init__(self, config: PlannerSettings | None = None) -> None:

@@ -36,11 +36,11 @@ class Mix:
         Whole parts first, what is left by the largest remainders; the policy has one wherever its share is above 0.
         """
         exact = [share * candidates for share in astuple(self)]
-        found = [int(part + 1e-9) for part in exact]
-        by_remainder = sorted(range(3), key=lambda index: found[index] - exact[index])
-        for index in by_remainder[: candidates - sum(found)]:
-            found[index] += 1
-        if self.policy > 0 and found[0] == 0:
-            found[found.index(max(found))] -= 1
-            found[0] = 1
-        return found[0], found[1], found[2]
+        whole = [int(part + 1e-9) for part in exact]
+        by_remainder = sorted(range(3), key=lambda index: whole[index] - exact[index])
+        for index in by_remainder[: candidates - sum(whole)]:
+            whole[index] += 1
+        if self.policy > 0 and whole[0] == 0:
+            whole[whole.index(max(whole))] -= 1
+            whole[0] = 1
+        return whole[0], whole[1], whole[2]

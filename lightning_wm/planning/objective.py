@@ -70,7 +70,7 @@ def stepwise(
 
 def stacked(states: Sequence[State]) -> State:
     """States of H steps as one, every tensor `[H, M, ...]`."""
-    return {name: torch.stack([one[name] for one in states]) for name in states[0]}
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def flat(states: State) -> State:
