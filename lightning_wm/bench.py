@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
-from lightning_wm.config.ranges import AtLeast, Range
+from lightning_wm.config.fields import Count, Seed, settings
 from lightning_wm.errors import ConfigError, UserError, exits, hint
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ WORDS = {
 }
 
 
-@dataclass(frozen=True)
+@settings("")
 class BenchOptions:
     """What `bench` is told, after the word for what to measure."""
 
@@ -39,35 +41,26 @@ class BenchOptions:
     """Run directory: its model for planners; null: a fresh model of the quickstart's size."""
     json: str | None = None
     """File to write; null: bench.json, for planner RUN/bench/planners.json."""
-    repeats: int | None = None
+    repeats: Annotated[Count, Field(description="one or more repetitions", examples=[10])] | None = None
     """Timed repetitions; null: each benchmark's own."""
     smoke: bool = False
     """Tiny sizes: that it runs, not how fast it is."""
-    env_steps: int = 100_000
+    env_steps: Annotated[Count, Field(description="a positive number of env steps")] = 100_000
     """Of memory."""
     planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
     """Of planner: names, comma separated, each with fields of its own: cem:candidates=100:elites=10."""
     budgets_ms: list[str] = field(default_factory=list)
     """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
-    episodes: int = 10
+    episodes: Annotated[Count, Field(description="one or more episodes")] = 10
     """Of planner: episodes of each, on the same seeds."""
-    seed: int = 20_000
+    seed: Seed = 20_000
     """Of planner: seed of the first episode; the others follow it."""
-    environments: int = 1
+    environments: Annotated[Count, Field(description="one or more environments")] = 1
     """Of planner: episodes that are played at once."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
     trust: bool = False
     """Load the plugins that the run's config.yaml names."""
-
-
-RANGES: dict[str, Range] = {
-    "repeats": AtLeast(1, "one or more repetitions", 10),
-    "env_steps": AtLeast(1, "a positive number of env steps", 100_000),
-    "episodes": AtLeast(1, "one or more episodes", 10),
-    "seed": AtLeast(0, "a seed of 0 or more", 20_000),
-    "environments": AtLeast(1, "one or more environments", 1),
-}
 
 
 @exits
@@ -80,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(configuration.options_help(BenchOptions, usage))
         return 0
     what, rest = _word(arguments)
-    asked = configuration.options(rest, BenchOptions, RANGES)
+    asked = configuration.options(rest, BenchOptions)
     budgets = _budgets(asked.budgets_ms)
     from lightning_wm.benchmarks.timing import one_thread
     from lightning_wm.training.experiment import quiet

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import signal
 import sys
@@ -94,6 +95,11 @@ class Interrupted(BaseException):
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
 
 
+def similar(name: str, known: Iterable[str], count: int) -> list[str]:
+    """The names that are most like one, the nearest first."""
+    return difflib.get_close_matches(name, sorted(set(known)), count)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The most similar of `known`, or None where nothing is close.
 
@@ -102,7 +108,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     choices = sorted(set(known))
     group, _, last = name.rpartition(".")
     same = [choice for choice in choices if choice.rpartition(".")[2] == last and choice != name]
-    whole = difflib.get_close_matches(name, choices, n=1)
+    whole = similar(name, choices, 1)
     if same and not (group and whole and whole[0].rpartition(".")[0] == group):
         return max(same, key=lambda choice: _ratio(name, choice))
     if whole:
@@ -137,6 +143,14 @@ def exits(main: Main) -> Main:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in arguments
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+        if "--version" in arguments:
+            from lightning_wm import __version__
+
+            print(f"lightning_wm {__version__}")
+            return 0
         try:
             return main([item for item in arguments if item != "--debug"])
         except LightningWMError as error:

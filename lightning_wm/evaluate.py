@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
-from lightning_wm.config.ranges import AtLeast
-from lightning_wm.errors import ConfigError, LightningWMError, exits
+from lightning_wm.config.fields import Count, Natural, settings
+from lightning_wm.errors import LightningWMError, exits
 
 
-@dataclass(frozen=True)
+@settings("")
 class EvaluateOptions:
     """What `evaluate` is told."""
 
-    run: str
+    run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
     """Run directory, or a model folder of `export`."""
     planner: str | None = None
     """One or more planners, comma separated; null: the run's own. `planner.<field>=` sets a field of each."""
     planner_fields: dict[str, Any] = field(default_factory=dict)
-    episodes: int = 10
+    episodes: Count = 10
     """Episodes of each planner, on the same seeds."""
-    seed: int = 20_000
+    seed: Natural = 20_000
     """Seed of the first episode; the others follow it."""
-    environments: int = 10
+    environments: Count = 10
     """Episodes that are played at once."""
-    checkpoint: str = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
-    name: str | None = None
+    name: (
+        Annotated[str, Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '_' and '-'", examples=["mine"])]
+        | None
+    ) = None
     """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>."""
     video: bool = False
     """Film the first episode of each planner."""
-    inspect: int | None = None
+    inspect: Annotated[Natural, Field(description="the number of a decision, from 0", examples=[50])] | None = None
     """Look at this decision (from 0) of the first episode instead: inspect/NAME-PLANNER-step<N>.png and .json."""
-    threads: int | None = None
+    threads: Annotated[Count, Field(examples=[1])] | None = None
     """CPU threads of torch; null leaves torch's choice."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
@@ -46,13 +50,6 @@ class EvaluateOptions:
 
 
 USAGE = "python -m lightning_wm.evaluate run=RUN [planner=grad_mpc,cem] [planner.<field>=…] [episodes=10] [seed=20000]"
-RANGES = {
-    "episodes": AtLeast(1, "at least 1", 10),
-    "environments": AtLeast(1, "at least 1", 10),
-    "seed": AtLeast(0, "at least 0", 10),
-    "threads": AtLeast(1, "at least 1", 10),
-    "inspect": AtLeast(0, "the number of a decision, from 0", 50),
-}
 
 
 @exits
@@ -62,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(configuration.options_help(EvaluateOptions, USAGE))
         return 0
-    asked = configuration.options(arguments, EvaluateOptions, examples={"run": "runs/quickstart-s0"})
-    _check(asked)
+    asked = configuration.options(arguments, EvaluateOptions)
     if asked.inspect is not None:
         for path in inspected(asked, asked.inspect):
             print(path)
@@ -72,17 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     show([result.as_json() for result in evaluate(asked)])
     return 0
-
-
-def _check(asked: EvaluateOptions) -> None:
-    found = (allowed.fault(name, getattr(asked, name)) for name, allowed in RANGES.items())
-    faults = [fault for fault in found if fault is not None]
-    if asked.checkpoint not in ("last", "best"):
-        faults.append(f"checkpoint={asked.checkpoint}: expected last or best; type checkpoint=last")
-    if asked.name is not None and not re.fullmatch(r"[\w.-]+", asked.name):
-        faults.append(f"name={asked.name}: expected letters, digits, '.', '_' and '-'; type e.g. name=mine")
-    if faults:
-        raise ConfigError(faults)
 
 
 def _load(asked: EvaluateOptions) -> tuple[Any, list[Any], str]:

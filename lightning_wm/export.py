@@ -5,26 +5,29 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
+from lightning_wm.config.fields import settings
 from lightning_wm.errors import ConfigError, UserError, exits
 
 if TYPE_CHECKING:
     from lightning_wm.runs.loading import LoadedRun
 
 
-@dataclass(frozen=True)
+@settings("")
 class ExportOptions:
     """What `export` is told."""
 
-    run: str
+    run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
     """Run directory."""
-    out: str
+    out: Annotated[str, Field(examples=["my_model"])]
     """Model folder; it must not be there yet."""
-    checkpoint: str = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
@@ -46,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     examples = {"run": "runs/quickstart-s0", "out": "my_model"}
     options = configuration.options(arguments, ExportOptions, examples=examples)
-    if options.checkpoint not in ("last", "best"):
-        raise ConfigError([f"checkpoint={options.checkpoint}: expected last or best; type checkpoint=last"])
     out = export(options)
     print(out)
     command = shlex.join(["python", "-m", "lightning_wm.evaluate", f"run={out}"])

@@ -72,15 +72,6 @@ class WorldModel(Protocol):
         """Mean squared error `[M]` of what the state decodes to, in the space of the reconstruction loss."""
 
 
-@runtime_checkable
-class PredictsTermination(Protocol):
-    """A world model that tells whether its `continues` is a prediction; one that does not is taken at its word."""
-
-    @property
-    def predicts_termination(self) -> bool:
-        """False where `continues` is 1 in every state."""
-
-
 @dataclass(frozen=True)
 class Trajectory:
     """Imagined futures, the argument of every term of an objective."""
@@ -281,6 +272,14 @@ class Disagrees(Protocol):
 
     def disagreement(self, state: State) -> Tensor:
         """What an ensemble does not agree on in a state `[M, ...]`: `[M]`, at least 0, differentiable in the state."""
+
+
+@runtime_checkable
+class PredictsTermination(Protocol):
+    """A model that tells whether its `continues` is a prediction; one that does not tell is taken at its word."""
+
+    predicts_termination: bool
+    """False where `continues` is 1 in every state."""
 
 
 @runtime_checkable

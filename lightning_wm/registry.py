@@ -14,7 +14,9 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,8 @@ from typing import Any, TypeVar
 
 from lightning_wm.errors import UserError, hint
 
+Catalogue = Callable[[str], Mapping[str, "type | None"]]
+"""A kind of part to its names and the dataclasses of their fields."""
 KINDS = {
     "planner": "lightning_wm.planners",
     "model": "lightning_wm.models",
@@ -87,12 +91,54 @@ def build(kind: str, config: Any, *args: Any, **kwargs: Any) -> Any:
     return lookup(kind, config.name)(config, *args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Named:
+    """The configuration of a part that brings no fields of its own."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The configuration of a callback that brings no fields of its own."""
+
+
+def config_class(kind: str, name: str) -> type:
+    """The dataclass of a registered class's fields."""
+    own = getattr(lookup(kind, name), "Config", None)
+    return own if isinstance(own, type) else Bare if kind == "callback" else Named
+
+
+def configs(kind: str) -> Mapping[str, type | None]:
+    """Every name of a kind with the dataclass of its fields; imports the parts, and torch with them."""
+    return {name: config_class(kind, name) for name in names(kind)}
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import the user's own modules, so that what they register can be named.
+
+    Raises:
+        UserError: a module cannot be imported, or ends the process when it is.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"plugins: {name!r} cannot be imported ({type(error).__name__}: {error}); expected a module that "
+                f"'python -c \"import {name}\"' finds here; install it or start from the folder it lies in"
+            ) from error
+
+
 def imported() -> bool:
     """Whether the package's parts have been imported, so that looking into the registry costs nothing more."""
     return {"planner", "model", "agent", "callback"} <= _discovered
 
 
 # ---- the same without importing: what the source of a part says about its fields
+
+
+_LIGHT = (f"{__package__}.config", f"{__package__}.errors", f"{__package__}.registry")
 
 
 class UnreadableError(Exception):
@@ -121,11 +167,9 @@ def _config(module: str, node: ast.AST) -> type | None:
     """The class that a part's `Config = ...` names."""
     for line in node.body if isinstance(node, ast.ClassDef) else []:
         if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "Config":
-            try:
+            with suppress(UnreadableError):
                 value = _value(module, ast.unparse(line.value))
-            except UnreadableError:
-                return None
-            return value if isinstance(value, type) else None
+                return value if isinstance(value, type) else None
     return None
 
 
@@ -165,10 +209,13 @@ def _value(module: str, name: str) -> Any:
     Raises:
         UnreadableError: it needs a library that is slow to import.
     """
-    if module.partition(".")[0] != __package__ or module in _LIGHT:
-        if module.partition(".")[0] not in {*sys.stdlib_module_names, "pydantic", "annotated_types", __package__}:
+    library = module.partition(".")[0]
+    if library != __package__ or module.startswith(_LIGHT):
+        if library not in {*sys.stdlib_module_names, "pydantic", "annotated_types", __package__}:
             raise UnreadableError(f"{module}.{name}")
-        return getattr(importlib.import_module(module), name)
+        if name not in vars(importlib.import_module(module)):
+            raise UnreadableError(f"{module}.{name}")
+        return vars(importlib.import_module(module))[name]
     space, node = _namespace(module), _statements(module).get(name)
     if name in space:
         return space[name]
@@ -183,10 +230,8 @@ def _value(module: str, name: str) -> Any:
         space[name] = None  # for one that names itself
         needed = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)} - set(dir(builtins))
         for other in sorted(needed & set(_statements(module)) - {name}):
-            try:
+            with suppress(UnreadableError):  # a method may name what no field needs
                 _value(module, other)
-            except UnreadableError:
-                continue  # a method may name what no field needs
         del space[name]
         code = ast.Module([node], [])
         try:
@@ -196,4 +241,3 @@ def _value(module: str, name: str) -> Any:
     return space[name]
 
 
-_LIGHT = ("lightning_wm.errors", "lightning_wm.registry", "lightning_wm.config.fields", "lightning_wm.config.schema")

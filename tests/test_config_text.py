@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_wm.config.compose import Composition, read_line
-from lightning_wm.config.convert import MismatchError, convert
+from lightning_wm.config.fields import build
+from lightning_wm.config.fields import settings as settings_class
 from lightning_wm.config.load import Check, options, texts
 from lightning_wm.config.schema import Config, ReplayConfig
 from lightning_wm.config.store import parse, read_tree
@@ -88,6 +89,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             read_tree(tmp_path / "bad.yaml")
 
 
+def convert(value: Any, kind: Any, typed: str | None = None) -> Any:
+    """A value as a field of this annotation takes it."""
+    cls = settings_class("")(type("Field", (), {"__annotations__": {"value": kind}, "__module__": __name__}))
+    return build(cls, {"value": value}, "", {"value": typed} if typed is not None else {}).value
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "result"),
     [
@@ -133,7 +140,7 @@ def test_a_value_becomes_what_the_field_is(value: Any, kind: Any, result: Any) -
     ],
 )
 def test_a_value_that_does_not_fit_says_what_was_expected(value: Any, kind: Any, words: str) -> None:
-    with pytest.raises(MismatchError, match=words):
+    with pytest.raises(ConfigError, match=words):
         convert(value, kind)
 
 

@@ -235,10 +235,13 @@ def test_without_a_trainer_batches_are_counted() -> None:
 
 def test_impossible_sizes_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        ReplayDataModule(ReplayConfig(capacity=0, batch=-1, length=0), STATE, updates=0)
-    assert len(caught.value.faults) == 4
+        ReplayConfig(capacity=0, batch=-1, length=0)
+    assert len(caught.value.faults) == 3
+    with pytest.raises(ConfigError, match=r"trainer\.updates_per_turn must be at least 1, got 0") as caught:
+        ReplayDataModule(CONFIG, STATE, updates=0)
+    assert len(caught.value.faults) == 1
     with pytest.raises(ConfigError, match=r"replay\.length=60 is longer than replay\.capacity=50"):
-        ReplayDataModule(ReplayConfig(capacity=50, length=60), STATE)
+        ReplayConfig(capacity=50, length=60)
 
 
 @pytest.mark.gpu

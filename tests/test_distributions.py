@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_wm.models.distributions import NormalHead, TwoHotHead, gaussian_kl, symexp, symlog, widen
+from lightning_wm.models.distributions import gaussian_kl, symexp, symlog, widen
+from lightning_wm.models.heads import NormalHead, TwoHotHead
 
 
 def test_kl_of_two_gaussians_by_hand() -> None:

@@ -66,8 +66,6 @@ def sketch(through: bool = True, follow: bool = True, distribution: str = "clipp
 class Stepwise:
     """The same model without its fast ways, as another model would be."""
 
-    can_unroll = False
-
     def __init__(self, model: Any) -> None:
         self.model = model
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_wm import registry, rng
 from lightning_wm.planning import problem_of
-from lightning_wm.protocols import Spaces, State, WorldModel
+from lightning_wm.protocols import Spaces, State, Unrolls, WorldModel
 from tests.problems import generators
 from tests.worlds import experience, model_of, total
 
@@ -21,7 +21,7 @@ IMAGE = Spaces(action=2, pixels=(3, 64, 64))
 BOTH = Spaces(action=2, observation=3, pixels=(3, 64, 64))
 MODELS = registry.names("model")
 every_model = pytest.mark.parametrize("name", MODELS)
-WHOLE = [name for name in MODELS if hasattr(registry.lookup("model", name), "unroll")]
+WHOLE = [name for name in MODELS if isinstance(model_of(name), Unrolls)]
 unrolling = pytest.mark.parametrize("name", WHOLE)
 """Those with a time loop that has a backward pass by hand."""
 PLANNERS = [name for name in registry.names("planner") if not registry.lookup("planner", name).needs_policy]
@@ -110,7 +110,7 @@ def test_noise_is_all_that_is_random(name: str) -> None:
 @pytest.mark.parametrize("noisy", [True, False])
 def test_unrolling_a_plan_is_imagining_it_step_by_step(name: str, noisy: bool) -> None:
     model, h, m = model_of(name).double(), 5, 3
-    assert model.can_unroll
+    assert isinstance(model, Unrolls)
     start = {key: torch.randn_like(value) for key, value in model.initial(m).items()}
     noise = model.noise((h, m), rng.generator(0, "model")).double() if noisy else None
     ways: list[list[Tensor]] = []
@@ -155,13 +155,11 @@ def test_following_a_policy_is_unrolling_what_it_chose(name: str) -> None:
 @pytest.mark.parametrize("activation", ["elu", "relu"])
 @pytest.mark.parametrize("noisy", [True, False])
 def test_the_hand_written_backward_pass_is_autograds(name: str, activation: str, noisy: bool) -> None:
-    model = model_of(name, activation=activation).double()
     batch = experience(VECTOR, 3, 7, dtype=torch.float64)
     batch["is_init"][1, 3] = True
     gradients = []
-    for by_autograd in (True, False):
-        model.by_autograd = by_autograd
-        model.zero_grad()
+    for fast in (False, True):
+        model = model_of(name, activation=activation, fast=fast).double()
         states, measured = model.observe(batch, generator=rng.generator(0, "model") if noisy else None)
         weight = torch.arange(states["stoch"].shape[-1], dtype=torch.float64).cos()
         (total(measured) + states["deter"].sin().sum() + (states["stoch"] * weight).sum()).backward()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lightning_wm import rng
-from lightning_wm.models.networks import ConvDecoder, ConvEncoder
+from lightning_wm.models.encoders import ConvEncoder
+from lightning_wm.models.heads import ConvDecoder
 
 
 def test_the_decoder_is_its_transposed_convolutions() -> None:

@@ -127,7 +127,7 @@ def test_decoded_vectors_are_in_their_own_units(symlog: bool) -> None:
     model.observe(batch)
     # A decoder that were perfect would say exactly what the encoder sees.
     model.vector_decoder = torch.nn.Identity()
-    seen = model._targets(batch.reshape(-1))["observation"]
+    seen = model.targets(batch.reshape(-1))["observation"]
     model.features = lambda state: seen
     decoded = model.decode({})["observation"]
     torch.testing.assert_close(decoded, batch["observation"].flatten(0, 1), rtol=1e-4, atol=1e-3)

@@ -11,6 +11,7 @@ from torch import nn
 from lightning_wm import rng
 from lightning_wm.errors import UserError
 from lightning_wm.models.distributions import gaussian_kl
+from lightning_wm.models.encoders import centred
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.protocols import Spaces
 from tests.worlds import experience, world
@@ -73,8 +74,8 @@ def test_both_kl_weights_one_give_the_plain_kls_gradient() -> None:
     measured["loss/kl"].backward()
     balanced = [p.grad.clone() for p in (model.prior_out.weight, model.posterior_out.weight)]
     model.zero_grad()
-    posterior = model._posterior(
-        model._embed(batch.reshape(-1)).unflatten(0, (2, 4)).transpose(0, 1),
+    posterior = model.posterior(
+        model.encode(model.targets(batch.reshape(-1))).unflatten(0, (2, 4)).transpose(0, 1),
         batch["action"].transpose(0, 1),
         torch.ones(4, 2, 1, dtype=torch.float64),
         model.initial(2),
@@ -109,12 +110,11 @@ def test_gradient_of_the_return_by_the_first_action_is_that_of_finite_difference
 
 
 def test_five_bit_pixels_are_dequantised_within_their_bin() -> None:
-    model = world(IMAGE, pixel_bits=5)
     pixels = torch.tensor([0, 7, 8, 255], dtype=torch.uint8)
     torch.testing.assert_close(
-        model._centred(pixels, None), (torch.tensor([0.0, 0.0, 1.0, 31.0]) + 0.5) / 32 - 0.5
+        centred(pixels, 5, None), (torch.tensor([0.0, 0.0, 1.0, 31.0]) + 0.5) / 32 - 0.5
     )
-    noisy = model._centred(pixels, rng.generator(0, "model"))
+    noisy = centred(pixels, 5, rng.generator(0, "model"))
     assert ((noisy + 0.5) * 32).floor().tolist() == [0.0, 0.0, 1.0, 31.0]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -14,15 +14,14 @@ from torchrl.modules import PercentileValueNorm
 from lightning_wm import rng
 from lightning_wm.agents.behaviour import Behaviour, behaviour_parts
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
+from lightning_wm.config.fields import Count, Factor, Natural, Positive, Weight, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
-from lightning_wm.protocols import State
+from lightning_wm.protocols import Disagrees, Features, State
 from lightning_wm.registry import register
 
-GRADIENTS = ("dynamics", "reinforce")
 
-
-@dataclass(frozen=True)
+@settings("agent")
 class DreamerConfig(PlaNetConfig):
     """How the world model, the actor and the critics are optimised."""
 
@@ -31,42 +30,28 @@ class DreamerConfig(PlaNetConfig):
     """The policy."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: Positive = 3e-4
     """Adam's step size of the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: Positive = 3e-4
     """Adam's step size of the critics."""
-    imagination: int = 15
+    imagination: Count = 15
     """H: agent steps that are imagined."""
-    imagine_starts: int = 64
+    imagine_starts: Natural = 64
     """M: posterior states of a batch that imagination starts from; 0 for all of them."""
-    gradient: str = "dynamics"
+    gradient: Literal["dynamics", "reinforce"] = "dynamics"
     """The actor's gradient: through the `dynamics`, or `reinforce`, the score function with the value as baseline."""
-    discount: float = 0.99
+    discount: Factor = 0.99
     """Factor per agent step."""
-    return_lambda: float = 0.95
+    return_lambda: Factor = 0.95
     """lambda of the lambda-returns."""
-    entropy: float = 1e-3
+    entropy: Weight = 1e-3
     """Weight of the policy's entropy, in units of normalised return."""
     normalise_returns: bool = True
     """Divide by the spread of the returns, their 5 to 95 % range (arXiv:2301.04104, Eq. 7), where it is above 1."""
-    disagreement_bonus: float = 0.0
+    disagreement_bonus: Weight = 0.0
     """Weight of the ensemble's disagreement in the imagined reward, to explore; needs model.ensemble."""
-    imitation: float = 0.0
+    imitation: Weight = 0.0
     """Weight of the policy's negative log-likelihood of the actions in replay; 0 leaves it out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("actor_learning_rate", "critic_learning_rate", "imagination"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a positive number")
-        for name in ("imagine_starts", "entropy", "disagreement_bonus", "imitation"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected 0 or more")
-        for name in ("discount", "return_lambda"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a factor in (0, 1]")
-        if self.gradient not in GRADIENTS:
-            raise ValueError(f"agent.gradient={self.gradient}: expected one of {', '.join(GRADIENTS)}")
 
 
 @register("agent", "dreamer")
@@ -95,25 +80,26 @@ class Dreamer(PlaNet):
     def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
         super().__init__(config, model, seed)
         c = self.config
-        if getattr(model, "features", None) is None:
+        if not isinstance(model, Features):
             raise UserError(
                 f"agent=dreamer learns on the model's features, but {type(model).__name__} has no features(state); "
                 "add the method, or type agent=planet"
             )
-        if c.disagreement_bonus and getattr(model, "disagreement", None) is None:
+        if c.disagreement_bonus and not isinstance(model, Disagrees):
             raise UserError(
                 f"agent.disagreement_bonus={c.disagreement_bonus}, but the model has no ensemble; "
                 "type model.ensemble=5, or agent.disagreement_bonus=0"
             )
-        width = model.features(model.initial(1)).shape[-1]
-        for name, part in behaviour_parts(c, width, model.spaces.action).items():
+        width = self.model.features(self.model.initial(1)).shape[-1]
+        actions = self.model.spaces.action
+        for name, part in behaviour_parts(c, width, actions).items():
             self.add_module(name, part)
         self.behaviour = Behaviour(c, self.policy, self.critics, self.slow, self.spread)
         self.explorer: Behaviour | None = None
         """Seeks what the model does not know; collecting acts by it, nothing else does."""
         if c.disagreement_bonus:
             # After all others, so that the weights of an agent without it are what they are.
-            self.exploration = nn.ModuleDict(behaviour_parts(c, width, model.spaces.action))
+            self.exploration = nn.ModuleDict(behaviour_parts(c, width, actions))
             self.explorer = Behaviour(c, **self.exploration, bonus=c.disagreement_bonus)
 
     def groups(self) -> dict[str, list[torch.nn.Parameter]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_wm.models.behaviour import PolicyHead
 from lightning_wm.planning.objective import flat, stacked, stepwise
-from lightning_wm.protocols import State
+from lightning_wm.protocols import Follows, State
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ def _follow(
     model: Any, start: State, choose: Callable[[int, Tensor], Tensor], noise: Tensor
 ) -> tuple[State, Callable[[Tensor], State]]:
     """The states `[H, M, ...]` that a policy leads to, and how they depend on its actions `[H, M, A]`."""
-    fast = getattr(model, "can_unroll", False) and hasattr(model, "follow")
-    if fast and not torch.is_autocast_enabled(noise.device.type):  # it writes into tensors of one dtype
-        found: tuple[State, Callable[[Tensor], State]] = model.follow(start, choose, noise)
-        return found
+    # Its steps write into tensors of one dtype.
+    if isinstance(model, Follows) and not torch.is_autocast_enabled(noise.device.type):
+        return model.follow(start, choose, noise)
     state, states = start, []
     for step in range(len(noise)):
         state = model.imagine(state, choose(step, model.features(state)), noise[step])

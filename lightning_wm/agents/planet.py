@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -10,6 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.agents.base import BaseAgent
+from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.errors import UserError
 from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
@@ -20,28 +20,23 @@ if TYPE_CHECKING:
     from lightning_wm.config import Config as RunConfig
 
 
-@dataclass(frozen=True)
+@settings("agent")
 class PlaNetConfig:
     """How the world model is optimised."""
 
     name: str = "planet"
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's step size."""
-    epsilon: float = 1e-5
+    epsilon: Positive = 1e-5
     """Adam's epsilon."""
-    clip: float = 100.0
+    clip: Positive = 100.0
     """Largest norm of the world model's gradient."""
-    patience: int = 3
+    patience: Count = 3
     """Updates in a row with a non-finite loss or gradient after which the run stops."""
-    open_loop_observed: int = 5
+    open_loop_observed: Count = 5
     """Steps that are filtered before the open-loop prediction error is measured."""
-    open_loop_predicted: int = 15
+    open_loop_predicted: Count = 15
     """Steps that are then predicted from actions alone."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "epsilon", "clip", "patience", "open_loop_observed", "open_loop_predicted"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a positive number")
 
 
 @register("agent", "planet")

@@ -12,8 +12,9 @@ Both `MineConfig(candidates=0)` and `build(MineConfig, {"candidates": 0}, "plann
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, wraps
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 import pydantic
@@ -21,18 +22,17 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import rebuild_dataclass
 from pydantic_core import ArgsKwargs
 
-from lightning_wm.config.names import hint
 from lightning_wm.config.words import LARGEST, MAPPING, MISSING, Fault, FieldFaults, choices, example, of_field
-from lightning_wm.errors import UserError
+from lightning_wm.errors import UserError, hint
 
 T = TypeVar("T")
 Cls = TypeVar("Cls", bound=type)
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
-Count = Annotated[int, Field(ge=1, lt=LARGEST)]
-Natural = Annotated[int, Field(ge=0, lt=LARGEST)]
-Seed = Annotated[int, Field(ge=0, lt=LARGEST, description="a seed of 0 or more")]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, description="a seed of 0 or more")]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, description="a share between 0 and 1")]
@@ -52,13 +52,13 @@ def settings(place: str) -> Callable[[Cls], Cls]:
         rebuild_dataclass(made)  # what an annotation lacks is said here, not at the first use
         construct = made.__init__
 
-        @wraps(construct)
+        @functools.wraps(construct)
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
             try:
                 construct(self, *args, **kwargs)
             except ValidationError as error:
-                given = {**dict(zip(kinds_of(type(self)), args, strict=False)), **kwargs}
-                raise FieldFaults(_faults(error, type(self), place, given)) from None
+                given = {**dict(zip(kinds_of(made), args, strict=False)), **kwargs}
+                raise FieldFaults(_faults(error, made, place, given)) from None
 
         made.__init__, made.__place__ = __init__, place
         return cast(Cls, made)
@@ -66,7 +66,7 @@ def settings(place: str) -> Callable[[Cls], Cls]:
     return make
 
 
-@cache
+@functools.cache
 def kinds_of(cls: Any) -> dict[str, Any]:
     """A dataclass's fields and what they are annotated with, bounds included.
 
@@ -90,6 +90,12 @@ def members(kind: Any) -> Iterator[Any]:
     else:
         for member in get_args(kind):
             yield from members(member)
+
+
+def unbounded(kind: Any) -> Any:
+    """An annotation without its bounds: `int | None` for `Count | None`."""
+    kinds = list(members(kind))
+    return kinds[0] if len(kinds) == 1 else functools.reduce(operator.or_, kinds)
 
 
 def nested(kind: Any) -> type | None:
@@ -143,13 +149,19 @@ def _build(cls: Any, tree: Any, place: str, typed: Mapping[str, str], base: Any,
         value, inner = tree.get(name, usual), nested(kinds[name])
         if isinstance(value, str) and value == MISSING:
             faults.append(Fault(key, None, "missing", "missing", example(kinds[name], usual)))
-        elif inner is not None and value is not None and not (name in tree and isinstance(value, inner)):
+        elif (
+            inner is not None
+            and not (name in tree and isinstance(value, inner))
+            and not (value is None and type(None) in members(kinds[name]))
+        ):
             own = usual if isinstance(usual, inner) else None
             made = _build(inner, tree.get(name, {}), key, typed, own, faults)
             if made is not None:
                 values[name] = made
         elif name in tree or base is not None:
             values[name] = fitted(value, kinds[name], typed.get(key))
+            if isinstance(values[name], int) and abs(values[name]) >= LARGEST:
+                faults.append(Fault(key, value, "expected a whole number of 18 digits at most", "bound"))
     return _checked(cls, values, place, faults, before)
 
 
@@ -172,7 +184,7 @@ def _checked(cls: Any, values: dict[str, Any], place: str, faults: list[Fault], 
     return None
 
 
-@cache
+@functools.cache
 def _strict(cls: Any) -> Any:
     """The class that checks: itself, or for a dataclass of another kind one below it."""
     if "__place__" in vars(cls):

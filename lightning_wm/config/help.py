@@ -12,11 +12,12 @@ from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
 from lightning_wm import registry
-from lightning_wm.config.compose import GROUPS, PARTS, Composition, Line, choices, group_file, names, read_line
-from lightning_wm.config.load import fields, load_plugins, texts, trusted
+from lightning_wm.config.compose import GROUPS, Composition, Line, choices, group_file, names, read_line
+from lightning_wm.config.fields import default, kinds_of, members, nested
+from lightning_wm.config.load import texts, trusted
 from lightning_wm.config.schema import Config
-from lightning_wm.config.store import read_tree
-from lightning_wm.config.walk import MISSING, default, hints, nested
+from lightning_wm.config.store import PARTS, read_tree
+from lightning_wm.config.words import MISSING
 from lightning_wm.errors import ConfigError
 
 _USAGE = """\
@@ -57,7 +58,7 @@ def docstrings(cls: type) -> dict[str, str]:
 
 def rows(cls: type, prefix: str = "", base: Any = None) -> Iterator[Row]:
     """Every leaf of a dataclass with its type, default and docstring."""
-    kinds, about = hints(cls), docstrings(cls)
+    kinds, about = kinds_of(cls), docstrings(cls)
     for one in dataclasses.fields(cls):
         if one.name not in kinds:
             continue
@@ -82,7 +83,7 @@ def help_text(argv: Sequence[str] = ()) -> str:
     text += [f"{group}=<{'|'.join(choices(group))}>" for group in GROUPS]
     typed = {part: str(line.values[part]) for part in PARTS if part in line.values}
     if typed:
-        load_plugins(_plugins(line))
+        registry.load_plugins(_plugins(line))
     for part, name in typed.items():
         text += ["", *_part_help(part, name)]
     return "\n".join(text)
@@ -110,7 +111,7 @@ def reference_markdown() -> str:
     for kind in (*PARTS, "callback"):
         for name in registry.names(kind):
             prefix = f"callbacks.{name}." if kind == "callback" else f"{kind}."
-            own = [row for row in rows(fields(kind, name), prefix) if row.key != f"{kind}.name"]
+            own = [row for row in rows(registry.config_class(kind, name), prefix) if row.key != f"{kind}.name"]
             text += ["", f"## {kind} `{name}`", "", _first(registry.lookup(kind, name)), ""]
             text += _markdown(own) if own else ["No fields of its own."]
     return "\n".join(text) + "\n"
@@ -122,7 +123,7 @@ def _part_help(part: str, name: str) -> list[str]:
     shipped: Mapping[str, Any] = read_tree(path) if path else {}
     registered = str(shipped.get("name", name))
     table = []
-    for row in rows(fields(part, registered), f"{part}."):
+    for row in rows(registry.config_class(part, registered), f"{part}."):
         field = row.key.partition(".")[2]
         table.append(dataclasses.replace(row, default=_default(shipped[field])) if field in shipped else row)
     return [f"{part}={name}: {_first(registry.lookup(part, registered))}", "", _table(table)]
@@ -152,11 +153,15 @@ def _first(cls: type) -> str:
 
 def _kind(kind: Any) -> str:
     """An annotation in a word or two."""
-    if get_origin(kind) is Literal:
-        return ", ".join(str(one) for one in get_args(kind))
-    if kind is Any:
-        return "part"
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+    words: list[str] = []
+    for member in members(kind):
+        if get_origin(member) is Literal:
+            words += map(str, get_args(member))
+        elif isinstance(member, type) and not get_args(member):
+            words.append("null" if member is type(None) else member.__name__)
+        else:
+            words.append("part" if member is Any else str(member).replace("typing.", ""))
+    return " | ".join(words)
 
 
 def _default(value: Any) -> str:

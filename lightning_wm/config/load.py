@@ -1,38 +1,37 @@
 """From a command line to a checked configuration.
 
-The core's keys are checked first, without torch; then the parts' fields, as far as their sources tell them, still
-without; then the parts are imported, plugins before them, and everything is built. Each look reports all of its faults
-at once. `${key}` is looked up by OmegaConf.
+The core's keys are checked first; then the parts' fields, as far as the parts' sources tell them, still without torch;
+then the parts are imported, plugins before them, and everything is built. Each look reports all of its faults at once.
+`${key}` is looked up by OmegaConf, values are checked by pydantic.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from lightning_wm import registry
-from lightning_wm.config.compose import PARTS, TYPED, Composition, choices, laid, names, nest, read_line, typed_entries
-from lightning_wm.config.ranges import RANGES, Range, across
+from lightning_wm.config.compose import TYPED, Composition, choices, names, nest, read_line
+from lightning_wm.config.fields import build, kinds_of, members, nested
 from lightning_wm.config.schema import Config
 from lightning_wm.config.smoke import shrink
-from lightning_wm.config.store import flatten
-from lightning_wm.config.walk import DEFAULT, MISSING, Walk, default, dotted, hints, plain
+from lightning_wm.config.store import PARTS, completed, flatten, laid, path_of, plain
+from lightning_wm.config.words import Fault, FieldFaults
 from lightning_wm.errors import ConfigError, UserError, hint
+from lightning_wm.registry import Catalogue, load_plugins
 
 T = TypeVar("T")
-_EXAMPLES = {"task.name": "dmc/cartpole_swingup", "env_steps": "100000"}
-_SHARED = ("horizon", "iterations", "candidates", "elites", "execute", "replan", "warm_start")
 RESOLVERS = ("oc.env", "oc.decode")
 """What `${name:...}` may be beside `${key}`: an environment variable as text, and the value of a text."""
 _RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{\s*([\w.]*)\s*[:$]")
+_SHARED = [f"planner.{name}" for name in ("horizon", "iterations", "candidates", "elites", "execute", "replan")]
+_PATHS = ("run", "out", "json")
 
 
 @dataclass(frozen=True)
@@ -60,21 +59,21 @@ def load(argv: Sequence[str]) -> Loaded:
     """
     line = read_line(argv, names(), texts(Config))
     composed = Composition(line)
-    tree, sources = composed.layers.tree, dict(composed.layers.sources)
-    tree["recipe"] = line.values.get("recipe")
+    tree, sources = {**composed.layers.tree, "recipe": line.values.get("recipe")}, dict(composed.layers.sources)
     check = Check(sources, line.raw, composed.faults)
     core = check.core(tree, lacking=composed.path is None)
     plugins = trusted(core.plugins, core.trust, composed)
     if not registry.imported():
         check.early(tree, bool(plugins))
     load_plugins(plugins)
-    config = check.whole(tree, parts)
+    check.strategy(core.trainer.strategy)
+    config = check.whole(tree, registry.configs)
     if config.smoke:
         smaller = shrink(plain(config), typed=set(line.values))
         sources.update(dict.fromkeys(smaller, "smoke=true"))
-        config = check.whole(laid(tree, nest([(key, value, "") for key, value in smaller.items()], "", [])), parts)
+        config = check.whole(laid(tree, nest(((*item, "") for item in smaller.items()), "", [])), registry.configs)
     full = plain(config)
-    origin = {key: sources.get(key, DEFAULT) for key, _ in flatten(full)}
+    origin = {key: sources.get(key, "default") for key, _ in flatten(full)}
     overrides = [token for token in line.tokens() if not token.startswith("recipe=")]
     return Loaded(config, full, origin, composed.run_name(), overrides)
 
@@ -96,7 +95,7 @@ def from_tree(tree: Mapping[str, Any], plugins: Sequence[str] = (), trust: bool 
     if set(core.plugins) - set(plugins) and not trust:
         raise _untyped(core.plugins)
     load_plugins(list(dict.fromkeys([*plugins, *core.plugins])))
-    return check.whole(tree, parts)
+    return check.whole(tree, registry.configs)
 
 
 def trusted(plugins: list[str], trust: bool, composed: Composition) -> list[str]:
@@ -110,22 +109,6 @@ def trusted(plugins: list[str], trust: bool, composed: Composition) -> list[str]
     return plugins
 
 
-def load_plugins(modules: Sequence[str]) -> None:
-    """Import the user's own modules, so that what they register can be named.
-
-    Raises:
-        UserError: a module cannot be imported.
-    """
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            raise UserError(
-                f"plugins: {name!r} cannot be imported ({type(error).__name__}: {error}); expected a module that "
-                f"'python -c \"import {name}\"' finds here; install it or start from the folder it lies in"
-            ) from error
-
-
 def _untyped(modules: Sequence[str]) -> UserError:
     """The refusal to import what only a run's own file names."""
     return UserError(
@@ -134,65 +117,72 @@ def _untyped(modules: Sequence[str]) -> UserError:
     )
 
 
+def dotted(cls: type, above: str = "") -> dict[str, Any]:
+    """Dotted keys of every field of a dataclass, groups included, and what they are annotated with."""
+    keys = {}
+    for name, kind in kinds_of(cls).items():
+        keys[above + name], inner = kind, nested(kind)
+        keys.update(dotted(inner, f"{above}{name}.") if inner is not None else {})
+    return keys
+
+
 def texts(cls: type) -> list[str]:
-    """Dotted keys whose values are text as typed."""
-    return [key for key, kind in dotted(cls).items() if kind in (str, str | None)]
+    """Dotted keys whose values are text as it was typed."""
+    return [key for key, kind in dotted(cls).items() if all(_is_text(member) for member in members(kind))]
 
 
-# ---- parts
+def _is_text(kind: Any) -> bool:
+    return kind in (str, type(None)) or (get_origin(kind) is Literal and {*map(type, get_args(kind))} == {str})
 
 
-@dataclass(frozen=True)
-class Named:
-    """The configuration of a part that brings no fields of its own."""
+def options(argv: Sequence[str], cls: type[T], examples: Mapping[str, str] | None = None) -> T:
+    """An instance of `cls` from a command line: the same `key=value`, the same messages, over a flat dataclass.
 
-    name: str
+    A field `<group>_fields: dict` takes every `<group>.name=value` beside a field `<group>`, unchecked:
+    `planner=cem,grad_mpc planner.candidates=100`.
 
+    Args:
+        argv: the tokens.
+        cls: a dataclass; a field without a default has to be typed.
+        examples: dotted key to what to type, for a key that is missing.
 
-@dataclass(frozen=True)
-class Bare:
-    """The configuration of a callback that brings no fields of its own."""
-
-
-Catalogue = Callable[[str], Mapping[str, "type | None"]]
-"""Kind of part to its names and the dataclasses of their fields."""
-
-
-def fields(kind: str, name: str) -> type:
-    """The dataclass of a registered class's fields."""
-    own = getattr(registry.lookup(kind, name), "Config", None)
-    return own if isinstance(own, type) else Bare if kind == "callback" else Named
-
-
-def parts(kind: str) -> Mapping[str, type | None]:
-    """The registered parts of a kind; imports torch."""
-    return {name: fields(kind, name) for name in registry.names(kind)}
-
-
-def unsaid(tree: Mapping[str, Any], catalogue: Catalogue = parts) -> dict[str, Any]:
-    """The defaults of the parts that a tree names, for interpolations to find."""
-    defaults = {}
-    for part in PARTS:
-        name = tree[part].get("name") if isinstance(tree.get(part), Mapping) else None
-        cls = catalogue(part).get(name) if isinstance(name, str) else None
-        if cls is not None:
-            values = {one.name: plain(default(one)) for one in dataclasses.fields(cls)}
-            defaults[part] = {key: value for key, value in values.items() if value != MISSING}
-    return defaults
-
-
-# ---- checking
+    Raises:
+        ConfigError: all faults.
+    """
+    known = [key for key in dotted(cls) if not key.endswith("_fields")]
+    line = read_line(argv, (), texts(cls))
+    check = Check(dict.fromkeys(line.raw, TYPED), line.raw, list(line.faults), examples=examples or {})
+    loose = {key: f"{key.removesuffix('_fields')}." for key in dotted(cls) if key.endswith("_fields")}
+    own = [key for key in line.values if not key.startswith(tuple(loose.values()))]
+    tree = nest(line.entries(own), "", check.faults, parts=())
+    for key, group in loose.items():
+        if key in tree:
+            check.faults.append(f"{check.said(key, None)}: there is no such key{hint(key, known)}")
+        inner = (typed for typed in line.values if typed.startswith(group))
+        tree[key] = nest(line.entries(inner), "", check.faults).get(group[:-1], {})
+    for key in _PATHS:
+        if isinstance(tree.get(key), str):
+            try:
+                tree[key] = str(path_of(key, tree[key]))
+            except UserError as error:
+                check.faults.append(str(error))
+    result: T | None = check.build(cls, tree, "", known)
+    if check.faults or result is None:
+        raise ConfigError(check.faults)
+    return result
 
 
 @dataclass
 class Check:
-    """Builds dataclasses from trees, and words what does not fit."""
+    """Builds settings from trees, and words what does not fit."""
 
-    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    raw: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    faults: list[str] = dataclasses.field(default_factory=list)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
     interpolate: bool = True
     """Look up `${...}`; otherwise it is text."""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    """What to type for a key that is missing."""
 
     def core(self, tree: Mapping[str, Any], lacking: bool = False) -> Config:
         """Check the core's keys without torch; parts stay plain dicts.
@@ -206,18 +196,13 @@ class Check:
         """
         if self.interpolate:
             tree = self.resolved(tree, plain(Config()), postpone=True)
-        for key, value in flatten(tree):
-            if value == MISSING:
-                self.faults.append(f"{self.said(key, value)}: expected a value; ??? marks one that is missing")
-        walk = self._walk([])
-        core: Config | None = walk.build(Config, tree)
         for part in PARTS:
             if not isinstance(tree.get(part, {}), Mapping):
-                usual = getattr(Config(), part)["name"]
-                self.faults.append(f"{part}: expected a name and fields; type e.g. {part}={usual}")
+                named = plain(Config())[part]["name"]
+                self.faults.append(f"{part}: expected a name and fields; type e.g. {part}={named}")
+        core = self.build(Config, tree, "", [*dotted(Config), *_SHARED])
         if lacking:
             self.faults[:] = [fault for fault in self.faults if not fault.startswith("task.name: missing")]
-        self.faults.extend(across(core) if core is not None else [])
         if self.faults or core is None:
             raise ConfigError(self.faults)
         return core
@@ -232,14 +217,14 @@ class Check:
         Raises:
             ConfigError: all faults. What cannot be told so is left to `whole`.
         """
-        tree = laid({part: getattr(Config(), part) for part in PARTS}, tree)
-        named = [(part, tree[part].get("name")) for part in PARTS]
-        named += [("callback", name) for name in tree.get("callbacks") or {}]
-        unknown = any(name not in registry.sketches(kind) for kind, name in named)
-        if any(registry.sketches(kind).get(name, Named) is None for kind, name in named) or (plugins and unknown):
-            return
-        with suppress(NameError):  # a __post_init__ that needs what was not imported
-            Check(self.sources, self.raw).whole(tree, registry.sketches)
+        whole = laid(plain(Config()), tree)
+        parts = [(part, str(whole[part].get("name"))) for part in PARTS]
+        parts += [("callback", name) for name in whole["callbacks"] or {}]
+        readable = [registry.sketches(kind).get(name, str) is not None for kind, name in parts]
+        known = [name in registry.sketches(kind) for kind, name in parts]
+        if all(readable) and (all(known) or not plugins):
+            with suppress(NameError):  # a __post_init__ that needs what was not imported
+                Check(self.sources, self.raw).whole(tree, registry.sketches)
 
     def whole(self, tree: Mapping[str, Any], catalogue: Catalogue) -> Config:
         """Check everything, parts included; plugins must have been imported.
@@ -247,19 +232,26 @@ class Check:
         Raises:
             ConfigError: all faults.
         """
-        tree = laid({**{part: getattr(Config(), part) for part in PARTS}, "callbacks": {}}, tree)
+        usual = plain(Config())
+        tree = laid({key: usual[key] for key in (*PARTS, "callbacks")}, tree)
         if self.interpolate:
-            tree = self.resolved(tree, laid(plain(Config()), unsaid(tree, catalogue)))
+            tree = self.resolved(tree, completed(tree, catalogue))
         own = {key: value for key, value in tree.items() if key not in (*PARTS, "callbacks")}
-        core = self._walk([]).build(Config, own)
-        built = {part: self._part(part, tree[part], catalogue(part)) for part in PARTS}
-        callbacks = self._callbacks(tree["callbacks"], catalogue("callback"))
-        if not self.faults:
-            config: Config = replace(core, callbacks=callbacks, **built)
-            self.faults.extend(across(config))
-            if not self.faults:
-                return config
-        raise ConfigError(self.faults)
+        core = self.build(Config, own, "", [*dotted(Config), *_SHARED])
+        parts = {part: self._part(part, tree.get(part), catalogue(part)) for part in PARTS}
+        callbacks = self._callbacks(tree.get("callbacks"), catalogue("callback"))
+        if self.faults or core is None:
+            raise ConfigError(self.faults)
+        return replace(core, callbacks=callbacks, **parts)
+
+    def strategy(self, name: str) -> None:
+        """Lightning knows the names, its own and those that plugins have registered."""
+        from lightning.pytorch.strategies import StrategyRegistry
+
+        known = ["auto", *StrategyRegistry.available_strategies()]
+        if name not in known:
+            said = self.said("trainer.strategy", name)
+            self.faults.append(f"{said}: expected one of {', '.join(known)}{hint(name, known)}")
 
     def _part(self, kind: str, tree: Any, known: Mapping[str, type | None]) -> Any:
         """A part's configuration, or None where something does not fit."""
@@ -267,72 +259,122 @@ class Check:
         listed = ", ".join(sorted({*known, *choices(kind)}))
         if not isinstance(name, str):
             self.faults.append(f"{kind}: expected a name and fields; type {kind}=<one of {listed}>")
-            return None
-        cls = known.get(name)
-        if cls is None:
+        elif (cls := known.get(name)) is None:
             near = hint(name, {*known, *choices(kind)})
             self.faults.append(f"{kind}={name}: there is no {kind} {name!r}; known: {listed}{near}")
-            return None
+        else:
+            others = {one: dotted(its, f"{kind}.") for one, its in known.items() if its and one != name}
+            return self.build(cls, tree, kind, list(dotted(cls, f"{kind}.")), f"{kind} {name!r}", others)
+        return None
 
-        def unknown(key: str) -> str:
-            """Whose field it is, or the nearest one of the part's own."""
-            others = [one for one, its in known.items() if its and one != name and key in dotted(its, f"{kind}.")]
-            no = f"{kind} {name!r} has no such field"
-            if others:
-                return f"{no}, but {', '.join(others)} has; type {kind}={others[0]} beside it, or leave it out"
-            own = dotted(cls, f"{kind}.")
-            return f"{no}{hint(key, own) or '; it has ' + ', '.join(one.partition('.')[2] for one in own)}"
-
-        return self._walk([f"{kind}."], unknown).build(cls, tree, f"{kind}.")
-
-    def _callbacks(self, tree: Any, known: Mapping[str, type | None]) -> dict[str, Any] | None:
-        """Every callback's configuration by name, or None where the mapping is none."""
+    def _callbacks(self, tree: Any, known: Mapping[str, type | None]) -> dict[str, Any]:
+        """Every callback's configuration by name."""
         if not isinstance(tree, Mapping):
             self.faults.append("callbacks: expected names with their fields; write callbacks: {name: {field: value}}")
-            return None
-        built = {}
+            return {}
+        built: dict[str, Any] = {}
         for name, own in tree.items():
-            cls, place = known.get(name), f"callbacks.{name}."
-            if cls is None:
+            if (cls := known.get(name)) is None:
                 listed = ", ".join(sorted(known)) + hint(name, known)
                 self.faults.append(f"callbacks.{name}: there is no callback {name!r}; known: {listed}")
                 continue
-            said = {} if own is None else own
-            if isinstance(said, Mapping) and "name" in hints(cls):
-                said = {"name": name, **said}
-            built[name] = self._walk(dotted(cls, place)).build(cls, said, place)
+            given = {} if own is None else own
+            if isinstance(given, Mapping) and "name" in kinds_of(cls):
+                given = {"name": name, **given}
+            place = f"callbacks.{name}"
+            built[name] = self.build(cls, given, place, [*dotted(Config), *dotted(cls, f"{place}.")])
         return built
 
-    def resolved(self, tree: Mapping[str, Any], defaults: Mapping[str, Any], postpone: bool = False) -> dict[str, Any]:
-        """The tree with every `${key}` replaced by what it refers to.
+    def build(
+        self,
+        cls: type[T],
+        tree: Mapping[str, Any],
+        place: str,
+        known: Sequence[str],
+        owner: str = "",
+        others: Mapping[str, Iterable[str]] | None = None,
+    ) -> T | None:
+        """An instance of `cls`, or None where something does not fit.
 
         Args:
-            tree: what was said; what cannot be read in it becomes a fault and is left out.
-            defaults: what is referred to where nothing was said.
-            postpone: leave a reference whose key is not there, since a part may bring it.
+            cls: a dataclass.
+            tree: what was said for its fields.
+            place: dotted key of the tree, empty for the root.
+            known: every right dotted key, for nearest names.
+            owner: the part that has the fields, such as `planner 'cem'`.
+            others: the parts that it could have been, and their keys.
+        """
+        typed = {key: text for key, text in self.raw.items() if self.sources.get(key) == TYPED}
+        try:
+            return build(cls, tree, place, typed)
+        except FieldFaults as error:
+            self.faults.extend(self._worded(fault, place, known, owner, others or {}) for fault in error.fields)
+            return None
+
+    def _worded(
+        self, fault: Fault, place: str, known: Sequence[str], owner: str, others: Mapping[str, Iterable[str]]
+    ) -> str:
+        """A fault with where its value came from and what to type."""
+        key, said = fault.key, self.said(fault.key, fault.value)
+        if fault.kind == "rule":
+            part = place.partition(".")[0]
+            return fault.message if fault.message.startswith((f"{part}.", f"{part}:")) else f"{part}: {fault.message}"
+        if fault.kind == "missing":
+            return f"{key}: missing; type e.g. {key}={self.examples.get(key) or fault.example or '...'}"
+        if fault.kind == "unknown" and not owner:
+            return f"{said}: there is no such key{hint(key, known)}"
+        if fault.kind == "unknown":
+            having = [name for name, keys in others.items() if key in keys]
+            if having:
+                beside = f"{owner.partition(' ')[0]}={having[0]}"
+                has = f"but {', '.join(having)} has; type {beside} beside it, or leave it out"
+                return f"{said}: {owner} has no such field, {has}"
+            near = hint(key, known) or "; it has " + ", ".join(one.partition(".")[2] for one in known)
+            return f"{said}: {owner} has no such field{near}"
+        below = next((inner for inner in known if inner.startswith(f"{key}.")), None)
+        if below is not None:
+            return f"{said}: {fault.message}; write {key}: {{{below.removeprefix(f'{key}.')}: ...}}, or leave it out"
+        shown = str(fault.example).lower() if isinstance(fault.example, bool) else fault.example
+        advice = "" if shown is None or "type e.g." in fault.message else f"; type e.g. {key}={shown}"
+        return f"{said}: {fault.message}{advice}"
+
+    def said(self, key: str, value: Any) -> str:
+        """`key=value (in file)`, the value as typed where it was typed."""
+        near = (source for name, source in self.sources.items() if name.startswith(f"{key}."))
+        source = self.sources.get(key) or next(near, TYPED)
+        where = "" if source == TYPED else f" (in {source})"
+        text = self.raw.get(key) if source == TYPED else None
+        shown = text if text is not None else "null" if value is None else str(value)
+        return f"{key}{where}" if isinstance(value, Mapping) else f"{key}={shown[:80]}{where}"
+
+    def resolved(self, tree: Mapping[str, Any], usual: Mapping[str, Any], postpone: bool = False) -> dict[str, Any]:
+        """The tree with every `${key}` replaced by what it refers to; what cannot be is a fault, and left out.
+
+        Args:
+            tree: what was said.
+            usual: what is referred to where nothing was said.
+            postpone: leave a reference out whose key is not there, since a part may bring it.
         """
         if "${" not in repr(tree):
             return dict(tree)
         tree = self._readable(tree, "")
-        return self._looked_up(OmegaConf.create(laid(defaults, tree)), tree, "", postpone)
+        return self._looked_up(OmegaConf.create(laid(usual, tree)), tree, "", postpone)
 
     def _readable(self, tree: Mapping[str, Any], above: str) -> dict[str, Any]:
-        """The tree without references that are written wrongly, or that ask for more than a key."""
+        """The tree without references that are no `${key}`."""
         kept: dict[str, Any] = {}
         for key, value in tree.items():
             if isinstance(value, Mapping):
                 kept[key] = self._readable(value, f"{above}{key}.")
-            elif "${" not in repr(value):
+                continue
+            other = next((name for name in _RESOLVER.findall(_text(value)) if name not in RESOLVERS), None)
+            try:
+                if other is not None:
+                    raise ValueError(f"'{other}:' is not looked up, only a key, oc.env: and oc.decode:")
+                OmegaConf.create([value])
                 kept[key] = value
-            elif others := [one for one in _RESOLVER.findall(_text(value)) if one not in RESOLVERS]:
-                why = f"'{others[0]}:' is not looked up, only a key, {' and '.join(f'{one}:' for one in RESOLVERS)}"
-                self.faults.append(f"{self.said(above + key, value)}: {why}; expected e.g. ${{replay.length}}")
-            else:
-                try:
-                    OmegaConf.create([value])
-                    kept[key] = value
-                except (OmegaConfBaseException, RecursionError) as error:
-                    self._lost(above + key, value, error)
+            except (OmegaConfBaseException, RecursionError, ValueError) as error:
+                self._lost(above + key, value, error)
         return kept
 
     def _looked_up(self, node: Any, tree: Mapping[str, Any], above: str, postpone: bool) -> dict[str, Any]:
@@ -357,54 +399,6 @@ class Check:
         why = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         self.faults.append(f"{self.said(key, value)}: {why}; expected a key that is there, e.g. ${{replay.length}}")
 
-    def said(self, key: str, value: Any) -> str:
-        """`key=value (in file)`, the value as typed where it was typed."""
-        return self._walk()._said(key, value)
-
-    def _walk(self, known: Sequence[str] = (), unknown: Callable[[str], str] | None = None) -> Walk:
-        shared = [f"planner.{name}" for name in _SHARED]
-        walk = Walk([*dotted(Config), *shared, *known], self.sources, self.raw, RANGES, _EXAMPLES, self.faults)
-        if unknown is not None:
-            walk.unknown = lambda key, value: f"{walk._said(key, value)}: {unknown(key)}"
-        return walk
-
-
-def options(
-    argv: Sequence[str],
-    cls: type[T],
-    ranges: Mapping[str, Range] | None = None,
-    examples: Mapping[str, str] | None = None,
-) -> T:
-    """An instance of `cls` from a command line: the same `key=value`, the same messages, over a flat dataclass.
-
-    A field `<group>_fields: dict` takes every `<group>.name=value` beside a field `<group>`, unchecked:
-    `planner=cem,grad_mpc planner.candidates=100`.
-
-    Args:
-        argv: the tokens.
-        cls: a dataclass; a field without a default (or with OmegaConf's MISSING) has to be typed.
-        ranges: dotted key to what its value may be.
-        examples: dotted key to what to type, for a key that is missing.
-
-    Raises:
-        ConfigError: all faults.
-    """
-    line = read_line(argv, (), texts(cls))
-    faults = list(line.faults)
-    loose = [key.removesuffix("_fields") for key in dotted(cls) if key.endswith("_fields")]
-    own = {key: value for key, value in line.values.items() if key.partition(".")[0] not in loose or "." not in key}
-    known = [key for key in dotted(cls) if not key.endswith("_fields")]
-    walk = Walk(known, dict.fromkeys(own, TYPED), line.raw, ranges or {}, examples or {}, faults)
-    walk.faults.extend(walk.unknown(key, own.pop(key)) for key in list(own) if key.endswith("_fields"))
-    tree = nest(typed_entries(line, own), "", faults)
-    for group in loose:
-        keys = [key for key in line.values if key.startswith(f"{group}.")]
-        tree[f"{group}_fields"] = nest(typed_entries(line, keys), "", faults).get(group, {})
-    result: T | None = walk.build(cls, tree)
-    if walk.faults or result is None:
-        raise ConfigError(walk.faults)
-    return result
-
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else " ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(_text, value)) if isinstance(value, list) else str(value)

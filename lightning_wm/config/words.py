@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from lightning_wm.config.names import hint
-from lightning_wm.errors import ConfigError
+from lightning_wm.errors import ConfigError, hint
 
 _KINDS: Mapping[Any, str] = {
     int: "a whole number",
@@ -32,7 +31,7 @@ MAPPING = "keys and values ({key: value})"
 MISSING = "???"
 """OmegaConf's mark of a value that has to be given."""
 LARGEST = 2**63
-"""No whole number is as large."""
+"""No whole number of a configuration is as large."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ def expected(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(expected(member) for member in arguments)
     if origin is Literal:
-        words = [str(choice) for choice in arguments]
-        return " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
+        return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}"
     if origin in (list, tuple, Sequence):
@@ -123,8 +121,8 @@ def of_field(error: ErrorDetails, key: str, kind: Any, value: Any, usual: Any) -
         return Fault(key, value, f"expected {words}", "bound", named)
     if what in _BOUNDS:
         return Fault(key, value, f"expected {described or _bound(what, context)}", "bound", named)
-    if what in ("value_error", "assertion_error"):  # of a field's own validator
-        words = f"expected {described}" if described else str(context["error"])
+    if what in ("value_error", "assertion_error", "string_pattern_mismatch"):  # of a field's own validator
+        words = f"expected {described}" if described else str(context.get("error", error["msg"]))
         return Fault(key, value, words, "bound", named if described else None)
     quotes = " (put it in quotes)" if what == "string_type" and isinstance(value, bool | int | float) else ""
     return Fault(key, value, f"expected {expected(kind)}{quotes}", "type", named)
@@ -134,4 +132,4 @@ def _bound(what: str, context: Mapping[str, Any]) -> str:
     name, words = _BOUNDS[what]
     if what == "greater_than" and context[name] == 0:
         return "a positive number"
-    return "a whole number of 18 digits at most" if context[name] == LARGEST else words.format(context[name])
+    return words.format(context[name])

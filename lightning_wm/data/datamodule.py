@@ -92,10 +92,11 @@ class ReplayDataModule(LightningDataModule):
             view: what a batch is; None for windows of `config.batch` and `config.length`.
 
         Raises:
-            ConfigError: a size is not positive, or a window is longer than replay.
+            ConfigError: `updates` is not positive.
         """
         super().__init__()
-        _check(config, updates)
+        if updates < 1:
+            raise ConfigError([f"trainer.updates_per_turn must be at least 1, got {updates}"])
         self.config = config
         self.spaces = spaces
         self.folder = None if folder is None else Path(folder)
@@ -189,14 +190,3 @@ class ReplayDataModule(LightningDataModule):
         self._shape = batch.batch_size
         self.seconds += time.perf_counter() - begin
         return batch
-
-
-def _check(config: ReplayConfig, updates: int) -> None:
-    sizes = {"capacity": config.capacity, "batch": config.batch, "length": config.length}
-    faults = [f"replay.{name} must be at least 1, got {value}" for name, value in sizes.items() if value < 1]
-    if not faults and config.length > config.capacity:
-        faults.append(f"replay.length={config.length} is longer than replay.capacity={config.capacity}")
-    if updates < 1:
-        faults.append(f"trainer.updates_per_turn must be at least 1, got {updates}")
-    if faults:
-        raise ConfigError(faults)

@@ -46,7 +46,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
     """
 
     def __init__(self, task: TaskConfig, observation: ObservationConfig, environments: int = 1) -> None:
-        check(task, observation, environments)
+        check(environments)
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([environments]))
         self.task, self.shown = task, observation
         self.simulators: list[Simulator] = []

@@ -87,7 +87,7 @@ def _may_draw(creator: object) -> bool:
     """Whether an environment is worth making with a render mode; functions and wrappers say nothing of it."""
     from gymnasium import Env
 
-    if not (isinstance(creator, type) and issubclass(creator, Env)):
+    if not (isinstance(creator, type) and issubclass(creator, Env)):  # type: ignore[misc]
         return True
     metadata: object = creator.metadata  # a property, of wrappers
     return not isinstance(metadata, dict) or "rgb_array" in metadata.get("render_modes", [])

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_wm.models.config import check_sizes
+from lightning_wm.config.fields import Count, settings
+from lightning_wm.models.config import Activation
 from lightning_wm.models.discrete import DiscreteConfig
-from lightning_wm.models.latent_model import LatentModel, Posterior
-from lightning_wm.models.latents import Statistics
+from lightning_wm.models.latents import Latent, Statistics
 from lightning_wm.models.networks import ACTIVATIONS, NORMS, mlp
+from lightning_wm.models.rssm import RSSM, Posterior
 from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("model")
 class BlockConfig(DiscreteConfig):
     """Sizes and loss weights of a categorical RSSM with a block GRU."""
 
     name: str = "block_rssm"
-    deter: int = 512
-    blocks: int = 8
+    deter: Count = 512
+    blocks: Count = 8
     """Parts that the deterministic state's weights are block-diagonal in; a divisor of `deter`."""
-    prior_layers: int = 2
+    prior_layers: Count = 2
     """Hidden layers of the prior."""
-    activation: str = "silu"
-    norm_kind: str = "rms"
+    activation: Activation = "silu"
+    norm_kind: Literal["layer", "rms"] = "rms"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(self, ("blocks", "prior_layers"))
         if self.deter % self.blocks:
             raise ValueError(f"model.deter={self.deter}, model.blocks={self.blocks}: expected a multiple of the blocks")
 
@@ -65,7 +64,7 @@ class BlockGRU(nn.Module):
         )
         self.inputs = nn.Linear(3 * c.hidden, c.deter)
         self.own = BlockLinear(c.deter, c.deter, c.blocks)
-        self.after = nn.Sequential(*([NORMS[c.norm_kind](c.deter)] if c.norm else []), ACTIVATIONS[c.activation]())
+        self.after = _normed(c, c.deter)
         self.gates = BlockLinear(c.deter, 3 * c.deter, c.blocks)
 
     def action_share(self, action: Tensor) -> Tensor:
@@ -84,8 +83,20 @@ class BlockGRU(nn.Module):
         return after
 
 
+def block_layers(c: BlockConfig, latent: Latent, action: int, embed: int) -> dict[str, nn.Module]:
+    """Recurrent model, prior and posterior by their names in `BlockRSSM`; see `rssm.gru_layers`."""
+    norm = (c.activation, c.norm, c.norm_kind)
+    return {
+        "core": BlockGRU(c, latent.width, action),
+        "prior_head": mlp(c.deter, c.hidden, c.prior_layers, latent.outputs, *norm),
+        "posterior_in": nn.Linear(c.deter + embed, c.hidden),
+        "posterior_after": _normed(c, c.hidden),
+        "posterior_out": nn.Linear(c.hidden, latent.outputs),
+    }
+
+
 @register("model", "block_rssm")
-class BlockRSSM(LatentModel):
+class BlockRSSM(RSSM):
     """World model with the state `{"deter": [M, D], "stoch": [M, S*K]}`, S one-hot vectors of K classes.
 
     Args:
@@ -94,44 +105,43 @@ class BlockRSSM(LatentModel):
     """
 
     Config = BlockConfig
-    config: BlockConfig
+    core: BlockGRU
+    prior_head: nn.Sequential
+    posterior_in: nn.Linear
+    posterior_after: nn.Sequential
 
     def __init__(self, config: BlockConfig | None = None, spaces: Spaces | None = None) -> None:
-        config = config or BlockConfig()
-        super().__init__(config, spaces, config.latent)
-
-    def build(self, embedding: int) -> None:
-        """Block GRU, prior and posterior."""
-        c, latent, norm = self.config, self.latent, (self.config.activation, self.config.norm, self.config.norm_kind)
-        self.core = BlockGRU(c, latent.width, self.spaces.action)
-        self.prior_head = mlp(c.deter, c.hidden, c.prior_layers, latent.outputs, *norm)
-        self.posterior_in = nn.Linear(c.deter + embedding, c.hidden)
-        self.posterior_after = nn.Sequential(
-            *([NORMS[c.norm_kind](c.hidden)] if c.norm else []), ACTIVATIONS[c.activation]()
-        )
-        self.posterior_out = nn.Linear(c.hidden, latent.outputs)
+        super().__init__(config, spaces, block_layers)
 
     def imagine(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """One step of the prior; without noise its mode."""
-        deter = self.core(self.core.action_share(action), state["stoch"], state["deter"])
+        deter = self.core(self.core.action_share(action), state["stoch"], state["deter"])  # M, D
         return {"deter": deter, "stoch": self.latent.draw(self.prior_head(deter), noise)}
 
     def prior(self, deter: Tensor) -> Statistics:
         """Of the stochastic state given `deter` `[..., D]`."""
         return self.latent.statistics(self.prior_head(deter))
 
-    def _posterior(
+    def posterior(
         self, embed: Tensor, action: Tensor, keep: Tensor, state: State, noise: Tensor | None = None
     ) -> Posterior:
+        """Over time; see `RSSM.posterior`."""
         d, into = self.config.deter, self.posterior_in
         shares = self.core.action_share(action.to(embed.dtype) * keep)  # T, B, D
-        seen = F.linear(embed, into.weight[:, d:], into.bias)  # T, B, hidden
-        deter, stoch = state["deter"], state["stoch"]
-        steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        for step in range(len(shares)):
-            deter = self.core(shares[step], stoch * keep[step], deter * keep[step])
-            raw = self.posterior_out(self.posterior_after(seen[step] + F.linear(deter, into.weight[:, :d])))
-            stoch = self.latent.draw(raw, None if noise is None else noise[step])
-            steps.append((deter, stoch, raw))
-        deters, stochs, raws = (torch.stack(values) for values in zip(*steps, strict=True))
-        return Posterior(deters, stochs, self.latent.statistics(raws))
+        from_embed = F.linear(embed, into.weight[:, d:], into.bias)  # T, B, hidden
+        deter, stoch = state["deter"], state["stoch"]  # B, D; B, S*K
+        deters, stochs, raws = [], [], []
+        for t in range(len(embed)):
+            deter = self.core(shares[t], stoch * keep[t], deter * keep[t])  # B, D
+            hidden = self.posterior_after(from_embed[t] + F.linear(deter, into.weight[:, :d]))  # B, hidden
+            raw = self.posterior_out(hidden)  # B, S*K
+            stoch = self.latent.draw(raw, None if noise is None else noise[t])  # B, S*K
+            deters.append(deter)
+            stochs.append(stoch)
+            raws.append(raw)
+        return Posterior(torch.stack(deters), torch.stack(stochs), self.latent.statistics(torch.stack(raws)))
+
+
+def _normed(c: BlockConfig, width: int) -> nn.Sequential:
+    """What follows a linear layer: norm and activation."""
+    return nn.Sequential(*([NORMS[c.norm_kind](width)] if c.norm else []), ACTIVATIONS[c.activation]())

@@ -1,13 +1,13 @@
 """The distributions that a stochastic state can have, all with one set of verbs.
 
-`raw` is what a network's last layer says about the latent, `[..., outputs]`.
+`raw` is the output `[..., outputs]` of the network that predicts a latent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -48,20 +48,6 @@ class Latent(Protocol):
 
     def kl(self, q: Statistics, p: Statistics) -> Tensor:
         """KL(q || p) `[...]` in nats."""
-
-    # ---- for `fused_scan`, whose steps write where they are told
-
-    def rows(self, raws: Tensor) -> Iterable[Any]:
-        """`[T, B, outputs]`, as one view of each step for the two below."""
-
-    def draw_(self, row: Any, noise: Tensor | None, out: Tensor) -> Tensor:
-        """`draw` into `out` `[B, S]`."""
-
-    def slopes(self, raws: Tensor, noise: Tensor | None) -> Iterable[Any]:
-        """For each step, what `pull_` needs beside gradients, computed for all steps at once."""
-
-    def pull_(self, row: Any, gradient: Tensor, slope: Any) -> None:
-        """Add to a row of raw's gradient what the gradient `[B, S]` of the drawn state makes of it."""
 
 
 @dataclass(frozen=True)
@@ -104,25 +90,6 @@ class Gaussian:
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         mean, scale = raw.chunk(2, dim=-1)
         return mean, F.softplus(scale) + self.min_std
-
-    def rows(self, raws: Tensor) -> Iterable[Any]:
-        s = self.stoch
-        return zip(raws[..., :s].unbind(), raws[..., s:].unbind(), strict=True)
-
-    def draw_(self, row: Any, noise: Tensor | None, out: Tensor) -> Tensor:
-        mean, scale = row
-        if noise is None:
-            return out.copy_(mean)
-        return torch.addcmul(mean, F.softplus(scale).add_(self.min_std), noise, out=out)
-
-    def slopes(self, raws: Tensor, noise: Tensor | None) -> Iterable[Any]:
-        return [None] * len(raws) if noise is None else (noise * raws[..., self.stoch :].sigmoid()).unbind()
-
-    def pull_(self, row: Any, gradient: Tensor, slope: Any) -> None:
-        mean, scale = row
-        mean.add_(gradient)
-        if slope is not None:
-            scale.addcmul_(gradient, slope)
 
 
 @dataclass(frozen=True)
@@ -177,22 +144,3 @@ class Categorical:
 
     def _mixed(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1) * (1.0 - self.uniform) + self.uniform / self.classes
-
-    def rows(self, raws: Tensor) -> Iterable[Any]:
-        return self._split(raws).unbind()
-
-    def draw_(self, row: Any, noise: Tensor | None, out: Tensor) -> Tensor:
-        favour = row
-        if noise is not None:
-            favour = row.softmax(-1).mul_(1.0 - self.uniform).add_(self.uniform / self.classes)
-            favour.log_().add_(noise.view_as(row))
-        out.zero_().view_as(row).scatter_(-1, favour.argmax(-1, keepdim=True), 1.0)
-        return out
-
-    def slopes(self, raws: Tensor, noise: Tensor | None) -> Iterable[Any]:
-        return self._split(raws).softmax(-1).unbind()
-
-    def pull_(self, row: Any, gradient: Tensor, slope: Any) -> None:
-        share = 1.0 - self.uniform
-        weighted = slope * gradient.view_as(row)
-        row.add_(weighted, alpha=share).addcmul_(slope, weighted.sum(-1, keepdim=True), value=-share)

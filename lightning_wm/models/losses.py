@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_wm.models.config import ModelConfig
-from lightning_wm.models.distributions import NormalHead, TwoHotHead, widen
+from lightning_wm.models.distributions import widen
+from lightning_wm.models.heads import NormalHead, TwoHotHead
 from lightning_wm.models.latents import Latent, Statistics
 
 

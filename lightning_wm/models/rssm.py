@@ -1,45 +1,288 @@
-"""The recurrent state-space model with Gaussian latents (arXiv:1811.04551, Sec. 3)."""
+"""The recurrent state-space model (arXiv:1811.04551, Sec. 3), whatever the latent.
+
+    h_t = f(h_{t-1}, s_{t-1}, a_{t-1})    recurrent model, a GRU    `deter`
+    s_t ~ p(s_t | h_t)                    prior                     `stoch`, imagined
+    s_t ~ q(s_t | h_t, o_t)               posterior                 `stoch`, observed
+
+Observation, reward and the chance to go on are read from (h_t, s_t). `fast/` has the loops over time by hand.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple
 
-from lightning_wm.models.config import ModelConfig, check_sizes
-from lightning_wm.models.gru_model import GRUModel
-from lightning_wm.models.latents import Gaussian
-from lightning_wm.protocols import Spaces
+import torch
+import torch.nn.functional as F
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lightning_wm.config.fields import Count, Positive, settings
+from lightning_wm.models import losses
+from lightning_wm.models.config import ModelConfig
+from lightning_wm.models.encoders import Scaling, embedding, pixel_encoder, vector_encoder
+from lightning_wm.models.ensemble import Ensemble
+from lightning_wm.models.fast import gru as fast
+from lightning_wm.models.fast.scan import Inputs
+from lightning_wm.models.heads import ConvDecoder, continue_head, reward_head, vector_decoder
+from lightning_wm.models.latents import Gaussian, Latent, Statistics
+from lightning_wm.models.networks import ACTIVATIONS
+from lightning_wm.models.normaliser import Normaliser
+from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("model")
 class RSSMConfig(ModelConfig):
     """Sizes and loss weights of a Gaussian RSSM."""
 
     name: str = "rssm"
-    stoch: int = 30
+    stoch: Count = 30
     """S: width of the stochastic state."""
-    min_std: float = 0.1
+    min_std: Positive = 0.1
     """Floor of the latent's standard deviation."""
 
-    def __post_init__(self) -> None:
-        check_sizes(self, ("stoch",))
-        super().__post_init__()
-        if self.min_std <= 0:
-            raise ValueError(f"model.min_std={self.min_std}: expected a positive number")
+    @property
+    def latent(self) -> Gaussian:
+        """The distribution of the stochastic state that these settings describe."""
+        return Gaussian(self.stoch, self.min_std)
+
+
+class Posterior(NamedTuple):
+    """Posterior over time."""
+
+    deter: Tensor
+    """`[T, B, D]`."""
+    stoch: Tensor
+    """`[T, B, S]`."""
+    statistics: Statistics
+    """Of the stochastic state, each `[T, B, ...]`."""
+
+
+def gru_layers(c: ModelConfig, latent: Latent, action: int, embed: int) -> dict[str, nn.Module]:
+    """Recurrent model, prior and posterior by their names in `RSSM`; an encoded observation is `embed` wide."""
+    return {
+        "transition_in": nn.Linear(latent.width + action, c.hidden),
+        "gru": nn.GRUCell(c.hidden, c.deter),
+        "prior_hidden": nn.Linear(c.deter, c.hidden),
+        "prior_out": nn.Linear(c.hidden, latent.outputs),
+        "posterior_hidden": nn.Linear(c.deter + embed, c.hidden),
+        "posterior_out": nn.Linear(c.hidden, latent.outputs),
+        "activation": ACTIVATIONS[c.activation](),
+    }
 
 
 @register("model", "rssm")
-class RSSM(GRUModel):
-    """World model with the state `{"deter": [M, D], "stoch": [M, S]}`, S Gaussians.
+class RSSM(nn.Module):
+    """World model with the state `{"deter": [M, D], "stoch": [M, S]}`.
+
+    Another recurrent model, prior or posterior is a subclass with its own `imagine`, `prior` or `posterior` and, where
+    its layers differ, its own function for `layers`. One that overrides `imagine` offers no `unroll` and `follow`.
 
     Args:
         config: sizes and loss weights.
         spaces: what it observes and the number of action dimensions.
+        layers: makes what moves the state on, called as `gru_layers` is.
     """
 
-    Config = RSSMConfig
-    config: RSSMConfig
+    Config: ClassVar[type[ModelConfig]] = RSSMConfig
+    transition_in: nn.Linear
+    gru: nn.GRUCell
+    prior_hidden: nn.Linear
+    prior_out: nn.Linear
+    posterior_hidden: nn.Linear
+    posterior_out: nn.Linear
+    activation: nn.Module
 
-    def __init__(self, config: RSSMConfig | None = None, spaces: Spaces | None = None) -> None:
-        config = config or RSSMConfig()
-        super().__init__(config, spaces, Gaussian(config.stoch, config.min_std))
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        spaces: Spaces | None = None,
+        layers: Callable[..., dict[str, nn.Module]] = gru_layers,
+    ) -> None:
+        super().__init__()
+        if spaces is None:
+            name = type(self).__name__
+            raise TypeError(f"{name}(config, spaces): spaces is missing; use lightning_wm.envs.spaces(env)")
+        c = self.config = self.Config() if config is None else config
+        self.spaces, self.latent = spaces, c.latent
+        vector, s = spaces.observation, self.latent.width
+        features = c.deter + s
+        # The order is that of the initial weights' draws and of the optimiser's state in checkpoints.
+        self.vector_encoder = None if vector is None else vector_encoder(c, vector)
+        self.vector_decoder = None if vector is None else vector_decoder(c, features, vector)
+        self.normaliser = Normaliser(vector) if vector is not None and c.normalise else None
+        self.pixel_encoder = None if spaces.pixels is None else pixel_encoder(c, spaces.pixels)
+        self.pixel_decoder = None if spaces.pixels is None else ConvDecoder(features, c.depth)
+        for name, layer in layers(c, self.latent, spaces.action, embedding(c, spaces)).items():
+            self.add_module(name, layer)
+        self.reward_head = reward_head(c, features)
+        self.continue_head = continue_head(c, features) if c.continue_head else None
+        self.ensemble = Ensemble(c.ensemble, c.deter, c.units, 2, s, c.activation) if c.ensemble else None
+        self.scaling = Scaling(c.symlog, c.pixel_bits, self.normaliser)
+        self._measure: Callable[..., dict[str, Tensor]] | None = None
+        # Abilities that depend on the settings; see the end of `protocols`.
+        self._fast = c.fast and fast.knows(c.activation, self.latent)
+        whole = self._fast and type(self).imagine is RSSM.imagine
+        self.unroll = partial(fast.unroll, self) if whole else None
+        self.follow = partial(fast.follow, self) if whole else None
+        self.disagreement = self._disagreement if self.ensemble is not None else None
+        self.predicts_termination = c.continue_head
+
+    # ---- the three distributions
+
+    def imagine(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        """One step of the prior; without noise its mode."""
+        inputs = self.activation(self.transition_in(torch.cat([state["stoch"], action], dim=-1)))  # M, hidden
+        deter = self.gru(inputs, state["deter"])  # M, D
+        hidden = self.activation(self.prior_hidden(deter))  # M, hidden
+        rows = self.latent.of_mode if noise is None else slice(None)
+        raw = F.linear(hidden, self.prior_out.weight[rows], self.prior_out.bias[rows])  # M, outputs
+        return {"deter": deter, "stoch": self.latent.draw(raw, noise)}
+
+    def prior(self, deter: Tensor) -> Statistics:
+        """Of the stochastic state given `deter` `[..., D]`, each `[..., S]` or `[..., S, K]`."""
+        return self.latent.statistics(self.prior_out(self.activation(self.prior_hidden(deter))))
+
+    def posterior(
+        self, embed: Tensor, action: Tensor, keep: Tensor, state: State, noise: Tensor | None = None
+    ) -> Posterior:
+        """Over time, from encoded observations `[T, B, E]`, actions that led to them and the state `[B, ...]` before.
+
+        State and action are forgotten where `keep` `[T, B, 1]` is 0. Without noise `[T, B, S]` the mode is taken.
+        """
+        into, post, s, d = self.transition_in, self.posterior_hidden, self.latent.width, self.config.deter
+        # W [s, a] + b = W_s s + (W_a a + b): what does not depend on the state is computed for all steps at once.
+        from_action = F.linear(action.to(embed.dtype) * keep, into.weight[:, s:], into.bias)  # T, B, hidden
+        from_embed = F.linear(embed, post.weight[:, d:], post.bias)  # T, B, hidden
+        deter, stoch = state["deter"], state["stoch"]  # B, D; B, S
+        if self._fast and not torch.is_autocast_enabled(embed.device.type):
+            steps = fast.filtered(self, Inputs(from_action, from_embed, keep, noise, deter, stoch))
+            return Posterior(steps.deters, steps.stochs, self.latent.statistics(steps.raws))
+        stoch_in, deter_in = into.weight[:, :s], post.weight[:, :d]  # hidden, S; hidden, D
+        deters, stochs, raws = [], [], []
+        for t in range(len(embed)):
+            deter, stoch = deter * keep[t], stoch * keep[t]  # B, D; B, S
+            inputs = self.activation(from_action[t] + F.linear(stoch, stoch_in))  # B, hidden
+            deter = self.gru(inputs, deter)  # B, D
+            hidden = self.activation(from_embed[t] + F.linear(deter, deter_in))  # B, hidden
+            raw = self.posterior_out(hidden)  # B, outputs
+            stoch = self.latent.draw(raw, None if noise is None else noise[t])  # B, S
+            deters.append(deter)
+            stochs.append(stoch)
+            raws.append(raw)
+        return Posterior(torch.stack(deters), torch.stack(stochs), self.latent.statistics(torch.stack(raws)))
+
+    # ---- the contract of protocols.WorldModel
+
+    def initial(self, batch: int) -> State:
+        """Zeros `[batch, ...]`."""
+        like = next(self.parameters())
+        return {"deter": like.new_zeros(batch, self.config.deter), "stoch": like.new_zeros(batch, self.latent.width)}
+
+    def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """What `imagine` takes to sample, `[*shape, S]` on the CPU."""
+        return self.latent.noise(shape, generator)
+
+    def filter(self, state: State, action: Tensor, observation: TensorDictBase) -> State:
+        """One posterior step; takes the posterior's mode."""
+        embed = self.encode(self.targets(observation))  # M, E
+        posterior = self.posterior(embed[None], action[None], torch.ones_like(action[None, :, :1]), state)
+        return {"deter": posterior.deter[0], "stoch": posterior.stoch[0]}
+
+    def observe(
+        self, batch: TensorDictBase, state: State | None = None, generator: torch.Generator | None = None
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Posterior states `[B*T, ...]` and losses of a batch `[B, T]`; see `protocols.WorldModel`."""
+        b, t = batch["action"].shape[:2]
+        self.scaling.learn(batch)
+        targets = self.targets(batch.reshape(b * t), generator)  # B*T, ...
+        embed = self.encode(targets).unflatten(0, (b, t)).transpose(0, 1)  # T, B, E
+        keep = 1.0 - batch["is_init"].transpose(0, 1).to(embed.dtype)  # T, B, 1
+        noise = None if generator is None else self.noise((t, b), generator).to(embed)  # T, B, S
+        state = self.initial(b) if state is None else state
+        posterior = self.posterior(embed, batch["action"].transpose(0, 1), keep, state, noise)
+        states = {"deter": _by_sequence(posterior.deter), "stoch": _by_sequence(posterior.stoch)}
+        labels = {name: batch[name].flatten(0, 1) for name in ("reward", "terminated", "is_init")}  # B*T, 1
+        measure = self._measure if self._measure is not None and torch.is_grad_enabled() else self.losses
+        return states, measure(labels, targets, states, posterior)
+
+    def losses(
+        self, labels: dict[str, Tensor], targets: dict[str, Tensor], states: State, posterior: Posterior
+    ) -> dict[str, Tensor]:
+        """Named losses of `reward`, `terminated`, `is_init` `[B*T, 1]`, targets and states `[B*T, ...]`."""
+        c, features = self.config, self.features(states)
+        nats = losses.reconstruction(self._decoded(features), targets)
+        measured = {"loss/reconstruction": c.reconstruction_scale * nats}
+        nats = losses.reward(self.reward_head, features, labels["reward"], labels["is_init"])
+        measured["loss/reward"] = c.reward_scale * nats
+        if self.continue_head is not None:
+            nats = losses.continuation(self.continue_head(features), labels["terminated"])
+            measured["loss/continue"] = c.continue_scale * nats
+        prior = self.prior(posterior.deter)
+        kl, measured["loss/kl"] = losses.balanced_kl(self.latent, posterior.statistics, prior, c)
+        measured["kl"] = kl.detach()
+        if self.ensemble is not None:
+            mean = _by_sequence(self.latent.mean(posterior.statistics))
+            measured["loss/ensemble"] = self.ensemble.loss(states["deter"], mean)
+        return measured
+
+    def reward(self, state: State) -> Tensor:
+        """Expected reward of one agent step, `[M]`."""
+        value: Tensor = self.reward_head(self.features(state))
+        return value
+
+    def continues(self, state: State) -> Tensor:
+        """Probability that the episode goes on, `[M]`; ones without a continue head."""
+        if self.continue_head is None:
+            return torch.ones_like(state["deter"][:, 0])
+        value: Tensor = self.continue_head(self.features(state)).squeeze(-1).sigmoid()
+        return value
+
+    def observation_error(self, state: State, observation: TensorDictBase) -> Tensor:
+        """Mean squared error of the decoded observation, `[M]`, in the space of the reconstruction loss."""
+        return losses.observation_error(self._decoded(self.features(state)), self.targets(observation))
+
+    # ---- what it offers beyond; `unroll`, `follow` and `disagreement` are bound in the constructor
+
+    def features(self, state: State) -> Tensor:
+        """`[M, D+S]`, what every head sees."""
+        return torch.cat([state["deter"], state["stoch"]], dim=-1)
+
+    def targets(self, observation: TensorDictBase, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Observations `[M, ...]` as the networks see and rebuild them."""
+        return self.scaling.seen(observation, self.spaces, next(self.parameters()).dtype, generator)
+
+    def encode(self, targets: dict[str, Tensor]) -> Tensor:
+        """`[M, E]` of what `targets` gives."""
+        encoders = {"observation": self.vector_encoder, "pixels": self.pixel_encoder}
+        parts = [encoder(targets[name]) for name, encoder in encoders.items() if encoder is not None]
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """Mean observations: `observation` `[M, O]` in its own units, `pixels` `[M, 3, X, Y]` in [0, 1]."""
+        return self.scaling.restored(self._decoded(self.features(state)))
+
+    def compile_update(self) -> None:
+        """Compile decoders, heads and losses for training (25 s at the first update of each batch shape).
+
+        The time loop stays as it is: unrolled over 50 steps it compiles for minutes and gains nothing. What
+        runs without gradients stays eager, since its shapes vary.
+        """
+        self._measure = torch.compile(self.losses, dynamic=False)
+
+    def _decoded(self, features: Tensor) -> dict[str, Tensor]:
+        """Observations as `targets` has them."""
+        decoders = {"observation": self.vector_decoder, "pixels": self.pixel_decoder}
+        return {name: decoder(features) for name, decoder in decoders.items() if decoder is not None}
+
+    def _disagreement(self, state: State) -> Tensor:
+        """Of the ensemble, `[M]` >= 0."""
+        assert self.ensemble is not None
+        return self.ensemble.disagreement(state["deter"])
+
+
+def _by_sequence(values: Tensor) -> Tensor:
+    """`[T, B, ...]` to `[B*T, ...]`, as replay's batches are flattened."""
+    return values.transpose(0, 1).flatten(0, 1)

@@ -5,43 +5,37 @@ a^j ~ N(mean, std^2), clamped;  K elites by score;  mean, std <- of the elites; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from tensordict import TensorDictBase
 
+from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning.base import BasePlanner, SearchResult
-from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class CEMConfig(PlannerConfig):
     """The cross-entropy method."""
 
     name: str = "cem"
-    iterations: int = 10
+    iterations: Count = 10
     """Times that the distribution is fitted to the elites."""
-    candidates: int = 1000
+    candidates: Count = 1000
     """N: action sequences drawn in each iteration."""
-    elites: int = 100
+    elites: Count = 100
     """K: best candidates that the distribution is fitted to."""
-    execute: str = "mean"
+    execute: Literal["best", "mean", "sample"] = "mean"
     """`mean` of the fitted distribution, `best` candidate seen, or `sample`, one of the last elites."""
     warm_start: bool = False
     """Start the mean from the previous plan, moved on in time; PlaNet does not."""
-    init_std: float = 1.0
+    init_std: Positive = 1.0
     """Standard deviation of the first iteration."""
-    min_std: float = 1e-6
+    min_std: Weight = 1e-6
     """The standard deviation's floor; PlaNet has none, this one only keeps numbers apart."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_positive(self, "init_std")
-        check_range(self, min_std=0)
 
 
 @register("planner", "cem")

@@ -6,14 +6,14 @@ them on a large first search and one candidate later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planning.ascent import BOUNDS, Ascent, ascend
+from lightning_wm.config.fields import Count, Positive, Weight, settings
+from lightning_wm.planning.ascent import Ascent, ascend
 from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, SearchResult
-from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.gaussian import cross_entropy
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose, pick
@@ -21,42 +21,35 @@ from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class CEMGDConfig(PlannerConfig):
     """A short cross-entropy search whose best candidates then climb the gradient."""
 
     name: str = "cem_gd"
-    iterations: int = 3
+    iterations: Count = 3
     """Times that the distribution is fitted to the elites."""
-    candidates: int = 100
+    candidates: Count = 100
     """N: action sequences drawn in each iteration."""
-    elites: int = 10
+    elites: Count = 10
     """K: best candidates that the distribution is fitted to."""
-    climbers: int = 4
+    climbers: Count = 4
     """Candidates that climb: the fitted mean and the best of the last iteration."""
-    steps: int = 5
+    steps: Count = 5
     """Gradient steps."""
-    execute: str = "best"
+    execute: Literal["best", "mean", "sample"] = "best"
     """`best` climber, `mean` of the climbers or `sample`, one of them."""
     warm_start: bool = True
     """Start the mean from the previous plan, moved on in time."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the first iteration."""
-    min_std: float = 1e-6
+    min_std: Weight = 1e-6
     """The standard deviation's floor."""
-    step_size: float = 0.1
+    step_size: Positive = 0.1
     """Of the first gradient step (Adam)."""
-    decay: float = 1.0
+    decay: Positive = 1.0
     """The last step's size as a share of the first's."""
-    bound: str = "tanh"
+    bound: Literal["tanh", "clip"] = "tanh"
     """How actions stay in [-1, 1] while they climb: `tanh` or `clip` (projection)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_choice("bound", self.bound, BOUNDS)
-        check_positive(self, "init_std", "step_size", "decay", "climbers", "steps")
-        check_range(self, min_std=0)
 
 
 @register("planner", "cem_gd")

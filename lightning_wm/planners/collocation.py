@@ -12,17 +12,18 @@ one that was ever judged is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm import rng
+from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.ascent import BOUNDS, Adam, Ascent, ascend
+from lightning_wm.planning.ascent import Adam, Ascent, ascend
 from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
-from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose
@@ -31,44 +32,37 @@ from lightning_wm.protocols import State
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class CollocationConfig(PlannerConfig):
     """States and actions optimised together."""
 
     name: str = "collocation"
-    iterations: int = 20
+    iterations: Count = 20
     """Steps on states and actions together; each is one call of the model for all steps of all candidates."""
-    candidates: int = 8
+    candidates: Count = 8
     """N: trajectories that are improved side by side."""
-    elites: int = 3
+    elites: Count = 3
     """Best candidates that `execute: mean` averages and `sample` draws from."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the starts, before the bound."""
-    synchronise: int = 10
+    synchronise: Count = 10
     """Iterations after which states are set to the rollout of the actions."""
-    climbs: int = 5
+    climbs: Count = 5
     """Gradient steps through that rollout before."""
-    step_size: float = 0.1
+    step_size: Positive = 0.1
     """Of the actions' steps (Adam), before the bound."""
-    state_step: float = 0.05
+    state_step: Positive = 0.05
     """Of the states' steps (Adam)."""
-    state_noise: float = 0.05
+    state_noise: Weight = 0.05
     """Standard deviation of the noise on the states in the first iteration; it falls to 0 at the last."""
-    penalty: float = 1.0
+    penalty: Weight = 1.0
     """Weight of the squared distance between a state and what the model makes of the one before."""
     through_states: bool = False
     """Take the penalty's gradient through the state that the model is called with too, as LatCo does."""
-    bound: str = "tanh"
+    bound: Literal["tanh", "clip"] = "tanh"
     """How actions stay in [-1, 1]: `tanh` or `clip` (projection)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_choice("bound", self.bound, BOUNDS)
-        check_positive(self, "init_std", "synchronise", "climbs", "step_size", "state_step")
-        check_range(self, state_noise=0, penalty=0)
 
 
 @register("planner", "collocation")

@@ -12,16 +12,16 @@ it has seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
 from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult, valid_rows
-from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.compiled import compiled_score
 from lightning_wm.planning.search import Score, Search
 from lightning_wm.planning.selection import choose, third
@@ -29,36 +29,29 @@ from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class GradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on action sequences."""
 
     name: str = "grad_mpc"
-    execute: str = "mean"
-    iterations: int = 25
-    step_size: float = 0.3
-    momentum: float = 0.9
-    candidates: int = 8
+    execute: Literal["best", "mean", "sample"] = "mean"
+    iterations: Count = 25
+    step_size: Positive = 0.3
+    momentum: Weight = 0.9
+    candidates: Count = 8
     """N: action sequences that are improved side by side."""
-    elites: int | None = None
+    elites: Count | None = None
     """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
     zero: bool = False
     """Start one candidate from zero actions."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the starts, before the bound."""
-    colour: float = 0.0
+    colour: Weight = 0.0
     """Exponent b of the starts' spectrum 1/f^b: 0 white, 1 pink, 2 red (smooth)."""
     compile: bool = False
     """Compile the score's gradient with torch.compile: minutes once per shape, seconds where it is in the cache."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        PlannerConfig.__post_init__(self)
-        Ascent.__post_init__(self)
-        check_positive(self, "init_std")
-        check_range(self, colour=0)
 
 
 @register("planner", "grad_mpc")

@@ -9,54 +9,49 @@ horizon moves on to begin at zero instead of random; the previous mean is itself
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Natural, Positive, Share, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult, valid_rows
-from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import around, begin, refine
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class ICEMConfig(PlannerConfig):
     """The cross-entropy method with coloured noise and kept elites."""
 
     name: str = "icem"
-    iterations: int = 5
+    iterations: Count = 5
     """Times that the distribution is fitted to the elites."""
-    candidates: int = 100
+    candidates: Count = 100
     """N: action sequences of the first iteration."""
-    elites: int = 10
+    elites: Count = 10
     """K: best candidates that the distribution is fitted to."""
-    execute: str = "best"
+    execute: Literal["best", "mean", "sample"] = "best"
     """`best` candidate seen, `mean` of the fitted distribution, or `sample`, one of the last elites."""
     warm_start: bool = True
     """Start from the previous mean and elites, moved on in time."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the first iteration."""
-    min_std: float = 1e-6
+    min_std: Weight = 1e-6
     """The standard deviation's floor."""
-    colour: float = 2.0
+    colour: Weight = 2.0
     """Exponent b of the noise's spectrum 1/f^b: 0 white, 2 red (smooth)."""
-    shrink: float = 1.25
+    shrink: Annotated[float, Field(ge=1)] = 1.25
     """Factor by which every iteration has fewer candidates, never fewer than twice the elites."""
-    keep: int = 5
+    keep: Natural = 5
     """Elites that stay in the race."""
-    momentum: float = 0.1
+    momentum: Share = 0.1
     """Share of the old mean and standard deviation in the new."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_positive(self, "init_std")
-        check_range(self, min_std=0, colour=0, shrink=1, keep=0, momentum=0)
 
     def kept(self) -> int:
         """Elites that stay: at most as many as there are."""

@@ -9,15 +9,15 @@ executed action (exploration belongs to collecting, not to planning).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, SearchResult
-from lightning_wm.planning.checks import check_positive, check_range
 from lightning_wm.planning.gaussian import around, begin, refine
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
@@ -26,37 +26,31 @@ from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class MPPIConfig(PlannerConfig):
     """Model predictive path integral control."""
 
     name: str = "mppi"
-    horizon: int = 12
+    horizon: Count = 12
     """H: agent steps that are imagined; TD-MPC2's 3 needs `objective.terminal_value`."""
-    iterations: int = 6
+    iterations: Count = 6
     """Times that the distribution is fitted."""
-    candidates: int = 512
+    candidates: Count = 512
     """N: action sequences in each iteration, those of the policy included."""
-    elites: int = 64
+    elites: Count = 64
     """K: best candidates that the distribution is fitted to."""
-    execute: str = "sample"
+    execute: Literal["best", "mean", "sample"] = "sample"
     """`sample`, an elite drawn by its weight; `best` candidate seen; `mean` of the fitted distribution."""
     warm_start: bool = True
     """Start the mean from the previous one, moved on in time."""
-    policy_candidates: int = 24
+    policy_candidates: Natural = 24
     """Candidates that are rollouts of the policy, where there is one."""
-    temperature: float = 0.5
+    temperature: Positive = 0.5
     """Factor on the score before the exponential: larger is greedier (TD-MPC2's name)."""
-    init_std: float = 2.0
+    init_std: Positive = 2.0
     """Standard deviation of the first iteration, and the largest of all."""
-    min_std: float = 0.05
+    min_std: Weight = 0.05
     """The standard deviation's floor."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_positive(self, "init_std", "temperature")
-        check_range(self, min_std=0, policy_candidates=0)
 
 
 @register("planner", "mppi")

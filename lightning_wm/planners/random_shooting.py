@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from tensordict import TensorDictBase
 
+from lightning_wm.config.fields import Count, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.base import RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.search import Search
@@ -15,14 +14,14 @@ from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class RandomShootingConfig(PlannerConfig):
     """The best of uniformly drawn plans."""
 
     name: str = "random_shooting"
-    candidates: int = 1000
+    candidates: Count = 1000
     """N: action sequences that are drawn."""
-    elites: int = 1
+    elites: Count = 1
     """Best candidates that `execute: mean` averages and `sample` draws from."""
 
 

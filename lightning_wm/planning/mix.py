@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
+
+from lightning_wm.config.fields import Share, settings
 
 
-@dataclass(frozen=True)
+@settings("planner.mix")
 class Mix:
     """Shares of the candidates by origin; they add up to 1."""
 
-    policy: float = 0.5
+    policy: Share = 0.5
     """Rollouts of the policy in imagination: the first follows its mode, the others its samples."""
-    previous: float = 0.125
+    previous: Share = 0.125
     """The previous plan, moved on in time; further ones have the random candidates' noise added."""
-    random: float = 0.375
+    random: Share = 0.375
     """Gaussian noise of standard deviation `init_std`."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no share, and shares that do not add up."""
-        for one in fields(self):
-            share = getattr(self, one.name)
-            if not 0 <= share <= 1:
-                raise ValueError(f"planner.mix.{one.name}={share:g}: expected a share between 0 and 1")
+        """Refuse shares that do not add up."""
         total = sum(astuple(self))
         if abs(total - 1) > 1e-5:
             previous = min(self.previous, 1 - self.policy)

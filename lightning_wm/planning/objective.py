@@ -8,40 +8,32 @@ Plain tensors inside the time loop, heads once on all `H*M` states.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_wm.config.fields import Factor, Weight, settings
 from lightning_wm.protocols import Problem, State, Trajectory
 
 
-@dataclass(frozen=True)
+@settings("planner.objective")
 class Objective:
     """What a plan is judged by."""
 
-    discount: float | None = None
+    discount: Factor | None = None
     """Factor per agent step, in (0, 1]; null: the agent's, whose value is of it, or 1 where the agent has none."""
     continues: bool | None = None
     """Weigh rewards by the predicted probability that the episode has not ended; null: where the model predicts it."""
     terminal_value: bool = False
     """Add the value of the state that the plan ends in; the agent needs critics, or the model a value head."""
-    action_cost: float = 0.0
+    action_cost: Weight = 0.0
     """Weight of the penalty on squared actions."""
-    smoothness: float = 0.0
+    smoothness: Weight = 0.0
     """Weight of the penalty on squared differences of successive actions."""
-    disagreement: float = 0.0
+    disagreement: Weight = 0.0
     """Weight of the penalty on what the model's ensemble does not agree on."""
-    value_doubt: float = 0.0
+    value_doubt: Weight = 0.0
     """Weight of the penalty on what the critics do not agree on: |mean| times standard deviation of their values."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if self.discount is not None and not 0 < self.discount <= 1:
-            raise ValueError(f"planner.objective.discount={self.discount}: expected a factor in (0, 1]")
-        for name in ("action_cost", "smoothness", "disagreement", "value_doubt"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"planner.objective.{name}={getattr(self, name)}: expected a weight of at least 0")
 
 
 def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> State:

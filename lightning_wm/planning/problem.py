@@ -14,7 +14,17 @@ from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Planner, PredictsTermination, Problem, StartsFromPolicy, State, Term
+from lightning_wm.protocols import (
+    Disagrees,
+    Planner,
+    PredictsTermination,
+    Problem,
+    StartsFromPolicy,
+    State,
+    Term,
+    Unrolls,
+    Valued,
+)
 
 Policy = Callable[[State], Distribution]
 Values = Callable[[State], Tensor]
@@ -82,8 +92,9 @@ def problem_of(
         UserError: a term asks for a head that the model does not have.
     """
     objective = objective or Objective(continues=False)
-    value = getattr(model, "value", None) if values is None else MeanValue(values)
-    disagreement = getattr(model, "disagreement", None)
+    own = model.value if isinstance(model, Valued) else None
+    value = own if values is None else MeanValue(values)
+    disagreement = model.disagreement if isinstance(model, Disagrees) else None
     if objective.terminal_value and value is None:
         raise UserError(
             f"planner.objective.terminal_value=true, but {type(model).__name__} has no value head; "
@@ -106,7 +117,7 @@ def problem_of(
         disagreement=disagreement,
         policy=policy,
         noise=model.noise,
-        unroll=model.unroll if getattr(model, "can_unroll", False) else None,
+        unroll=model.unroll if isinstance(model, Unrolls) else None,
         discount=discount if objective.discount is None else objective.discount,
         terms=terms_of(objective),
     )

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from lightning_wm.planning.search import Search
 
-EXECUTE = ("best", "mean", "sample")
-
 
 def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elites: int) -> tuple[Tensor, Tensor]:
     """The plan `[E, H, A]` that is executed and its score `[E]`.

@@ -9,7 +9,8 @@ from typing import Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
-from lightning_wm.config.compose import group_file, laid
+from lightning_wm.config.compose import group_file
+from lightning_wm.config.store import laid
 from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
 from lightning_wm.planning.settings import judged_alike

@@ -163,7 +163,7 @@ def _trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
         strategy=config.trainer.strategy,
-        precision=config.trainer.precision,  # type: ignore[arg-type]
+        precision=config.trainer.precision,
         max_epochs=-1,
         limit_train_batches=config.trainer.updates_per_turn,
         check_val_every_n_epoch=turns,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import imageio.v2 as imageio
 import lightning.pytorch as pl
 import numpy as np
+from pydantic import Field
 from torchrl.envs import EnvBase
 
+from lightning_wm.config.fields import Count, settings
 from lightning_wm.errors import DiskError, Interrupted, LightningWMError
 from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.protocols import Actor
@@ -27,7 +28,7 @@ def film(
     actor: Actor,
     seed: int,
     path: Path,
-    size: int = 256,
+    size: Annotated[int, Field(ge=16)] = 256,
     on_decision: Callable[[], None] | None = None,
 ) -> Episode:
     """Play one episode and write it as a video, one frame per decision.
@@ -71,18 +72,14 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
         raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
 
 
-@dataclass(frozen=True)
+@settings("callbacks.video")
 class VideoConfig:
     """When to film."""
 
-    every: int = 10_000
+    every: Count = 10_000
     """Env steps between two films."""
-    size: int = 256
+    size: Annotated[int, Field(ge=16)] = 256
     """Height and width in pixels."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.size < 16:
-            raise ValueError(f"callbacks.video: every={self.every}, size={self.size}: expected at least 1 and 16")
 
 
 @register("callback", "video")

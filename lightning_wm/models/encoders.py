@@ -1,0 +1,116 @@
+"""What a world model sees: how observations are scaled, and the encoders of state vectors and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lightning_wm.errors import UserError
+from lightning_wm.models.config import ModelConfig
+from lightning_wm.models.distributions import symexp, symlog
+from lightning_wm.models.networks import mlp
+from lightning_wm.models.normaliser import Normaliser
+from lightning_wm.protocols import Spaces
+
+PIXELS = 64
+"""Side of the image that the convolutions are made for."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Between observations in their own units and what the networks see and rebuild."""
+
+    symlog: bool
+    """Squash state vectors."""
+    bits: int
+    """Bits per colour that are seen."""
+    normaliser: Normaliser | None
+    """Measures state vectors in deviations, before they are squashed."""
+
+    def learn(self, observation: TensorDictBase) -> None:
+        """Take a batch into the statistics of state vectors, while training."""
+        if self.normaliser is not None and self.normaliser.training and torch.is_grad_enabled():
+            self.normaliser.update(observation["observation"].flatten(0, -2))
+
+    def seen(
+        self, observation: TensorDictBase, spaces: Spaces, dtype: torch.dtype, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Observations `[M, ...]` scaled; the generator dequantises pixels of fewer than 8 bits."""
+        scaled: dict[str, Tensor] = {}
+        if spaces.observation is not None:
+            vector = observation["observation"]
+            vector = (vector if self.normaliser is None else self.normaliser(vector)).to(dtype)
+            scaled["observation"] = symlog(vector) if self.symlog else vector
+        if spaces.pixels is not None:
+            image = centred(observation["pixels"], self.bits, generator).to(dtype)
+            scaled["pixels"] = image.contiguous(memory_format=torch.channels_last)  # as the decoder's output lies
+        return scaled
+
+    def restored(self, scaled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`observation` `[M, O]` in its own units, `pixels` `[M, 3, X, Y]` in [0, 1]."""
+        restored: dict[str, Tensor] = {}
+        if "observation" in scaled:
+            vector = symexp(scaled["observation"]) if self.symlog else scaled["observation"]
+            restored["observation"] = vector if self.normaliser is None else self.normaliser.invert(vector)
+        if "pixels" in scaled:
+            restored["pixels"] = (scaled["pixels"] + 0.5).clamp(0.0, 1.0)
+        return restored
+
+
+def centred(pixels: Tensor, bits: int, generator: torch.Generator | None) -> Tensor:
+    """uint8 to [-0.5, 0.5]; fewer than 8 bits are dequantised with uniform noise (its mean without a generator)."""
+    if bits == 8:
+        return pixels.float() / 255.0 - 0.5
+    level = torch.bitwise_right_shift(pixels, 8 - bits).float()
+    jitter: Tensor | float = 0.5
+    if generator is not None:
+        jitter = torch.rand(pixels.shape, generator=generator).to(pixels.device)
+    return level.add_(jitter).mul_(0.5**bits).sub_(0.5)
+
+
+def vector_encoder(config: ModelConfig, vector: int) -> nn.Sequential:
+    """State vectors `[M, O]` to `[M, units]`; without layers as they are."""
+    c = config
+    return mlp(vector, c.units, c.layers, None, c.activation, c.norm, c.norm_kind)
+
+
+def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncoder:
+    """The convolutions for images of a shape (C, X, Y).
+
+    Raises:
+        UserError: the image is not 3x64x64.
+    """
+    if shape != (3, PIXELS, PIXELS):
+        raise UserError(
+            f"pixels of shape {shape}: the convolutional model expects (3, {PIXELS}, {PIXELS}); "
+            f"type observation.render.size={PIXELS}"
+        )
+    return ConvEncoder(config.depth)
+
+
+def embedding(config: ModelConfig, spaces: Spaces) -> int:
+    """E: width of an encoded observation."""
+    vector = 0 if spaces.observation is None else config.units if config.layers else spaces.observation
+    return vector + (0 if spaces.pixels is None else 32 * config.depth)
+
+
+class ConvEncoder(nn.Module):
+    """Images `[M, 3, 64, 64]` in [-0.5, 0.5] to vectors `[M, 32*depth]` (arXiv:1811.04551, App. A)."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        widths = [3, depth, 2 * depth, 4 * depth, 8 * depth]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.outputs = 32 * depth
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.layers(image.contiguous(memory_format=torch.channels_last))
+        return output.flatten(1)
