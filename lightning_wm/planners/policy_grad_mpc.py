@@ -38,7 +38,7 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     horizon: Count = 12
     """H: agent steps that are imagined; the value stands for what follows."""
     execute: Literal["best", "mean", "sample"] = "mean"
-    objective: Objective = field(default_factory=lambda: Objective(discount=0.99, terminal_value=True))
+    objective: Objective = field(default_factory=lambda: Objective(terminal_value=True))
     iterations: Count = 5
     step_size: Positive = 0.1
     decay: Positive = 0.1
