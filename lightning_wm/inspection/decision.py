@@ -51,12 +51,14 @@ class Decision:
             "decision": self.number,
             "plan": self.plan.tolist(),
             "score": plain(self.score),
-            "scores": [[plain(value) for value in scoring.score[0].tolist()] for scoring in self.scored],
+            "scores": [plain(scoring.score[0]) for scoring in self.scored],
         }
 
 
-def plain(value: float) -> float | None:
-    """A finite number, or None."""
+def plain(value: Any) -> Any:
+    """A number as it is where it is finite, else None; of a tensor or a list every entry."""
+    if isinstance(value, Tensor | list):
+        return [plain(entry) for entry in (value.tolist() if isinstance(value, Tensor) else value)]
     return value if abs(value) < float("inf") else None
 
 

@@ -34,7 +34,7 @@ class Future:
         """The future in numbers; pictures only by their mean squared error."""
         steps = len(self.rewards)
         vectors = {
-            side: [[plain(value) for value in row] for row in values["observation"].tolist()]
+            side: plain(values["observation"])
             for side, values in (("imagined", self.imagined), ("real", self.real))
             if "observation" in values
         }
@@ -44,13 +44,13 @@ class Future:
         }
         return {
             "reward": {
-                "predicted": [plain(value) for value in self.predicted.tolist()],
+                "predicted": plain(self.predicted),
                 "real": self.rewards.tolist(),
                 "predicted_sum": plain(float(self.predicted[:steps].sum())),
                 "real_sum": float(self.rewards.sum()),
             },
             "observation": vectors,
-            "observation_error": {name: [plain(value) for value in error.tolist()] for name, error in errors.items()},
+            "observation_error": {name: plain(error) for name, error in errors.items()},
         }
 
 

@@ -31,8 +31,7 @@ class Cut:
 
     def as_json(self) -> dict[str, Any]:
         """The cut in numbers."""
-        scores = [[plain(value) for value in row] for row in self.scores.tolist()]
-        return {"directions": self.directions.tolist(), "axis": self.axis.tolist(), "scores": scores}
+        return {"directions": self.directions.tolist(), "axis": self.axis.tolist(), "scores": plain(self.scores)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple
 
 from lightning_wm.config.fields import Share, settings
 
@@ -24,9 +24,9 @@ class Mix:
         if abs(total - 1) > 1e-5:
             previous = min(self.previous, 1 - self.policy)
             fitting = {"policy": self.policy, "previous": previous, "random": 1 - self.policy - previous}
-            said = " + ".join(f"{one.name} {getattr(self, one.name):g}" for one in fields(self))
+            shares = " + ".join(f"{name} {share:g}" for name, share in asdict(self).items())
             typed = " ".join(f"planner.mix.{name}={share:g}" for name, share in fitting.items())
-            raise ValueError(f"planner.mix: {said} = {total:g}; expected shares that add up to 1; type e.g. {typed}")
+            raise ValueError(f"planner.mix: {shares} = {total:g}; expected shares that add up to 1; type e.g. {typed}")
 
     def counts(self, candidates: int) -> tuple[int, int, int]:
         """Candidates from the policy, from the previous plan and at random; they add up to `candidates`.

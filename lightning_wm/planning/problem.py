@@ -24,6 +24,7 @@ from lightning_wm.protocols import (
     Term,
     Unrolls,
     Valued,
+    WorldModel,
 )
 
 Policy = Callable[[State], Distribution]
@@ -41,7 +42,7 @@ class MeanValue:
         return self.values(state).mean(0)
 
 
-def problem_for(planner: Planner, model: Any, agent: str, *, curiosity: float = 0.0, **learned: Any) -> Problem:
+def problem_for(planner: Planner, model: WorldModel, agent: str, *, curiosity: float = 0.0, **learned: Any) -> Problem:
     """The problem that a planner's own objective makes of a world model.
 
     Args:
@@ -72,7 +73,7 @@ def no_policy(planner: Planner, instead: str) -> str:
 
 
 def problem_of(
-    model: Any,
+    model: WorldModel,
     objective: Objective | None = None,
     *,
     policy: Policy | None = None,
@@ -123,7 +124,7 @@ def problem_of(
     )
 
 
-def _weighed(objective: Objective, model: Any) -> bool:
+def _weighed(objective: Objective, model: WorldModel) -> bool:
     """Whether rewards are weighed by the probability that the episode goes on."""
     if objective.continues is not None:
         return objective.continues
@@ -142,7 +143,7 @@ def terms_of(objective: Objective) -> tuple[Term, ...]:
     return tuple(term for weight, term in terms if weight)
 
 
-def _check_critics(model: Any, values: Values | None, weight: float) -> None:
+def _check_critics(model: WorldModel, values: Values | None, weight: float) -> None:
     """Critics that can disagree are at least two; how many there are only their answer tells."""
     count = 0
     if values is not None:
