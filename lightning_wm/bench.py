@@ -73,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(configuration.options_help(BenchOptions, usage))
         return 0
     what, rest = _word(arguments)
-    asked = configuration.options(rest, BenchOptions)
-    budgets = _budgets(asked.budgets_ms)
+    options = configuration.options(rest, BenchOptions)
+    budgets = _budgets(options.budgets_ms)
     from lightning_wm.benchmarks.timing import one_thread
     from lightning_wm.training.experiment import quiet
 
     quiet()
     with one_thread():
         if what == "planner":
-            _planner(asked, budgets)
+            _planner(options, budgets)
         else:
-            _measure(what, asked)
+            _measure(what, options)
     return 0
 
 
@@ -114,13 +114,13 @@ def _budgets(written: Sequence[str]) -> list[float]:
     return budgets
 
 
-def _measure(what: str, asked: BenchOptions) -> None:
+def _measure(what: str, options: BenchOptions) -> None:
     """Rows of one benchmark or of all, as a table and as `bench.json`."""
     import importlib
 
     from lightning_wm.benchmarks import report
 
-    setting = _setting(asked)
+    setting = _setting(options)
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     for name in ALL if what == "all" else (what,):
@@ -133,45 +133,46 @@ def _measure(what: str, asked: BenchOptions) -> None:
                 raise
             skipped[name] = str(error)  # a machine without GL has the other numbers all the same
     report.show(report.table(rows), [f"{name} was left out: {why}" for name, why in skipped.items()])
-    path = Path(asked.json or "bench.json")
-    report.save(path, rows, {"skipped": skipped, "run": asked.run, "smoke": asked.smoke})
+    path = Path(options.json or "bench.json")
+    report.save(path, rows, {"skipped": skipped, "run": options.run, "smoke": options.smoke})
     print(path)
 
 
-def _setting(asked: BenchOptions) -> Setting:
+def _setting(options: BenchOptions) -> Setting:
     from lightning_wm.benchmarks.timing import Setting
 
     model = None
-    if asked.run is not None:
+    if options.run is not None:
         from lightning_wm.runs.loading import load_run
 
-        model = getattr(load_run(asked.run, "last", asked.plugins, asked.trust).agent, "model", None)
+        agent = load_run(options.run, "last", options.plugins, options.trust).agent
+        model = dict(agent.named_children()).get("model")
         if model is None:
-            raise UserError(f"{asked.run} has no world model to plan with; type run=<a run of agent planet>")
-    return Setting(asked.repeats, asked.smoke, asked.env_steps, model)
+            raise UserError(f"{options.run} has no world model to plan with; type run=<a run of agent planet>")
+    return Setting(options.repeats, options.smoke, options.env_steps, model)
 
 
-def _planner(asked: BenchOptions, budgets: list[float]) -> None:
+def _planner(options: BenchOptions, budgets: list[float]) -> None:
     """The table of planners on one trained model, its JSON and, with budgets, its picture."""
-    if asked.run is None:
+    if options.run is None:
         raise UserError("run is missing: planners are compared on a trained model; type run=runs/quickstart-s0")
-    if not asked.planners:
+    if not options.planners:
         raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
     from lightning_wm.benchmarks import report
     from lightning_wm.benchmarks.pareto import draw
     from lightning_wm.benchmarks.returns import Games, Played, compare, table
     from lightning_wm.runs.loading import load_run
 
-    loaded = load_run(asked.run, "last", asked.plugins, asked.trust)
-    games = Games(asked.episodes, asked.seed, asked.environments)
-    path = Path(asked.json) if asked.json else loaded.run.path / "bench" / "planners.json"
+    loaded = load_run(options.run, "last", options.plugins, options.trust)
+    games = Games(options.episodes, options.seed, options.environments)
+    path = Path(options.json) if options.json else loaded.run.path / "bench" / "planners.json"
     played: list[Played] = []
-    for one in compare(loaded, asked.planners, games, budgets, asked.repeats or 3):
-        played.append(one)
+    for newest in compare(loaded, options.planners, games, budgets, options.repeats or 3):
+        played.append(newest)
         # A large planner plays for an hour: what is known by then is kept.
         rows = [each.as_json(played[0].evaluation) for each in played]
-        report.save(path, rows, {"run": asked.run, "budgets_ms": budgets})
-        print(f"{one.label}: {one.evaluation.mean:.1f}, saved in {path}", file=sys.stderr)
+        report.save(path, rows, {"run": options.run, "budgets_ms": budgets})
+        print(f"{newest.label}: {newest.evaluation.mean:.1f}, saved in {path}", file=sys.stderr)
     report.show(table(played))
     print(path)
     if budgets:

@@ -275,6 +275,14 @@ class Disagrees(Protocol):
 
 
 @runtime_checkable
+class PredictsTermination(Protocol):
+    """A model that tells whether its `continues` is a prediction; one that does not tell is taken at its word."""
+
+    predicts_termination: bool
+    """False where `continues` is 1 in every state."""
+
+
+@runtime_checkable
 class Unrolls(Protocol):
     """A model with a faster way to imagine whole plans than `WorldModel.imagine` step by step."""
 

@@ -333,7 +333,7 @@ def test_terminal_value_is_on_by_default() -> None:
     model = recurrent()
     config = PolicyGradMPCConfig()
     assert config.objective.terminal_value
-    assert config.objective.discount == 0.99
+    assert config.objective.discount is None  # the agent's, 0.99 by default
     values = problem_of(model, Objective(terminal_value=True), values=lambda s: s["stoch"].T)
     assert values.terms == (TerminalValue(),)
     state = model.initial(2)

@@ -155,11 +155,12 @@ class Dreamer(PlaNet):
     # ---- acting
 
     def learned(self, explore: bool = False) -> dict[str, Any]:
-        """Policy and critics for planners."""
+        """Policy and critics for planners, and the discount that the critics' values are of."""
+        discount = self.config.discount
         # Methods, so that a compiled planner sees whose weights it has to hold.
         if explore and self.explorer is not None:
-            return {"policy": self._exploring_policy_of, "values": self._exploring_values_of}
-        return {"policy": self._policy_of, "values": self._values_of}
+            return {"policy": self._exploring_policy_of, "values": self._exploring_values_of, "discount": discount}
+        return {"policy": self._policy_of, "values": self._values_of, "discount": discount}
 
     def curiosity(self, explore: bool) -> float:
         """The exploring policy's bonus, where that is what plans."""

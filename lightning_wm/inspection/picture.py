@@ -33,8 +33,8 @@ def draw(inspection: Inspection, picture: Path, title: str) -> None:
     rows = [4.0, *([2.6] if "pixels" in future.real else []), *([2.6] if "observation" in future.real else [])]
     figure = Figure(figsize=(15, 3.4 + sum(rows)), layout="constrained")
     figure.suptitle(title)
-    made: Any = figure.subfigures(1 + len(rows), 1, height_ratios=[3.4, *rows])
-    parts: list[SubFigure] = list(made)
+    grid: Any = figure.subfigures(1 + len(rows), 1, height_ratios=[3.4, *rows])
+    parts: list[SubFigure] = list(grid)
     top = parts[0].subplots(1, 4, width_ratios=[1.5, 1, 1, 1])
     _scores(top[0], decision)
     _steps(top[1], decision.plan, "executed plan", "action")

@@ -128,6 +128,7 @@ class RSSM(nn.Module):
         self.unroll = partial(fast.unroll, self) if whole else None
         self.follow = partial(fast.follow, self) if whole else None
         self.disagreement = self._disagreement if self.ensemble is not None else None
+        self.predicts_termination = c.continue_head
 
     # ---- the three distributions
 

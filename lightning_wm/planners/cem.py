@@ -9,31 +9,22 @@ from typing import Literal
 
 from tensordict import TensorDictBase
 
-from lightning_wm.config.fields import Count, Positive, Weight, settings
-from lightning_wm.planning.base import BasePlanner, Found
-from lightning_wm.planning.gaussian import cross_entropy
+from lightning_wm.config.fields import Positive, Weight, settings
+from lightning_wm.planning.base import BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import SamplerConfig, cross_entropy
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @settings("planner")
-class CEMConfig(PlannerConfig):
+class CEMConfig(SamplerConfig):
     """The cross-entropy method."""
 
     name: str = "cem"
-    iterations: Count = 10
-    """Times that the distribution is fitted to the elites."""
-    candidates: Count = 1000
-    """N: action sequences drawn in each iteration."""
-    elites: Count = 100
-    """K: best candidates that the distribution is fitted to."""
     execute: Literal["best", "mean", "sample"] = "mean"
-    """`mean` of the fitted distribution, `best` candidate seen, or `sample`, one of the last elites."""
     warm_start: bool = False
     """Start the mean from the previous plan, moved on in time; PlaNet does not."""
     init_std: Positive = 1.0
-    """Standard deviation of the first iteration."""
     min_std: Weight = 1e-6
     """The standard deviation's floor; PlaNet has none, this one only keeps numbers apart."""
 
@@ -45,10 +36,6 @@ class CEM(BasePlanner):
     Config = CEMConfig
     config: CEMConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Fit, then execute what `execute` says."""
-        c = self.config
-        fitted = cross_entropy(search, memory, c)
-        plan, plan_score = fitted.executed(search, c.execute)
-        remembered = {"actions": fitted.mean}
-        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)
+        return cross_entropy(search, memory, self.config).result(search, self.config.execute)

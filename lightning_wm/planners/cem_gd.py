@@ -11,39 +11,29 @@ from typing import Literal
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.config.fields import Count, Positive, Weight, settings
+from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found
-from lightning_wm.planning.gaussian import cross_entropy
+from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import SamplerConfig, cross_entropy
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose, pick
-from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @settings("planner")
-class CEMGDConfig(PlannerConfig):
+class CEMGDConfig(SamplerConfig):
     """A short cross-entropy search whose best candidates then climb the gradient."""
 
     name: str = "cem_gd"
     iterations: Count = 3
-    """Times that the distribution is fitted to the elites."""
     candidates: Count = 100
-    """N: action sequences drawn in each iteration."""
     elites: Count = 10
-    """K: best candidates that the distribution is fitted to."""
     climbers: Count = 4
     """Candidates that climb: the fitted mean and the best of the last iteration."""
     steps: Count = 5
     """Gradient steps."""
     execute: Literal["best", "mean", "sample"] = "best"
     """`best` climber, `mean` of the climbers or `sample`, one of them."""
-    warm_start: bool = True
-    """Start the mean from the previous plan, moved on in time."""
-    init_std: Positive = 0.5
-    """Standard deviation of the first iteration."""
-    min_std: Weight = 1e-6
-    """The standard deviation's floor."""
     step_size: Positive = 0.1
     """Of the first gradient step (Adam)."""
     decay: Positive = 1.0
@@ -60,7 +50,7 @@ class CEMGD(BasePlanner):
     config: CEMGDConfig
     differentiates = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""
         c = self.config
         fitted = cross_entropy(search, memory, c)
@@ -75,4 +65,4 @@ class CEMGD(BasePlanner):
         climbers[:, 1] = torch.where(better[:, None, None], fitted.best, climbers[:, 1])
         score[:, 1] = torch.where(better, fitted.best_score, score[:, 1])
         plan, plan_score = choose(search, climbers, score, c.execute, climbers.shape[1])
-        return Found(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})
+        return SearchResult(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.compiled import compiled_score
 from lightning_wm.planning.search import Score, Search
 from lightning_wm.planning.selection import choose, third
@@ -79,10 +79,10 @@ class GradMPC(BasePlanner):
             candidates, origin = starts.put(candidates, origin, -1, torch.zeros_like(previous), everywhere, ZERO)
         return candidates, origin
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw candidates, climb, choose."""
         c = self.config
         candidates, origin = self.starts(search, memory)
         candidates, score, first = ascend(search, candidates, c)
         plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
-        return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+        return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})

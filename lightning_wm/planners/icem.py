@@ -9,41 +9,32 @@ horizon moves on to begin at zero instead of random; the previous mean is itself
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.config.fields import Count, Natural, Positive, Share, Weight, settings
+from lightning_wm.config.fields import Count, Natural, Share, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, BasePlanner, Found, valid_rows
-from lightning_wm.planning.gaussian import around, begin, refine
+from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult, valid_rows
+from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @settings("planner")
-class ICEMConfig(PlannerConfig):
+class ICEMConfig(SamplerConfig):
     """The cross-entropy method with coloured noise and kept elites."""
 
     name: str = "icem"
     iterations: Count = 5
-    """Times that the distribution is fitted to the elites."""
     candidates: Count = 100
     """N: action sequences of the first iteration."""
     elites: Count = 10
-    """K: best candidates that the distribution is fitted to."""
-    execute: Literal["best", "mean", "sample"] = "best"
-    """`best` candidate seen, `mean` of the fitted distribution, or `sample`, one of the last elites."""
     warm_start: bool = True
     """Start from the previous mean and elites, moved on in time."""
-    init_std: Positive = 0.5
-    """Standard deviation of the first iteration."""
-    min_std: Weight = 1e-6
-    """The standard deviation's floor."""
     colour: Weight = 2.0
     """Exponent b of the noise's spectrum 1/f^b: 0 white, 2 red (smooth)."""
     shrink: Annotated[float, Field(ge=1)] = 1.25
@@ -74,7 +65,7 @@ class ICEM(BasePlanner):
         """The mean, and the elites that stay."""
         return {**super().slots(action), "elites": (self.config.kept(), self.config.horizon, action)}
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw, put the kept elites in, score, fit, again; the mean joins the last iteration."""
         c, like = self.config, search.like
         mean, std, warm = begin(search, memory, c.init_std)
@@ -91,9 +82,7 @@ class ICEM(BasePlanner):
             return candidates, origin
 
         fitted = refine(search, mean, std, c.iterations, c.elites, draw, self.blend)
-        plan, plan_score = fitted.executed(search, c.execute)
-        kept = {"actions": fitted.mean, "elites": fitted.elites[:, : c.kept()]}
-        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, kept)
+        return fitted.result(search, c.execute, elites=fitted.elites[:, : c.kept()])
 
     def blend(self, new_mean: Tensor, new_std: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """New mean and standard deviation `[E, H, A]` with `momentum` of the old."""

@@ -9,6 +9,7 @@ executed action (exploration belongs to collecting, not to planning).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,32 +18,28 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Count, Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, Found
-from lightning_wm.planning.gaussian import around, begin, refine
+from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import draw_index, pick
-from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
 @settings("planner")
-class MPPIConfig(PlannerConfig):
+class MPPIConfig(SamplerConfig):
     """Model predictive path integral control."""
 
     name: str = "mppi"
     horizon: Count = 12
     """H: agent steps that are imagined; TD-MPC2's 3 needs `objective.terminal_value`."""
     iterations: Count = 6
-    """Times that the distribution is fitted."""
     candidates: Count = 512
     """N: action sequences in each iteration, those of the policy included."""
     elites: Count = 64
     """K: best candidates that the distribution is fitted to."""
     execute: Literal["best", "mean", "sample"] = "sample"
     """`sample`, an elite drawn by its weight; `best` candidate seen; `mean` of the fitted distribution."""
-    warm_start: bool = True
-    """Start the mean from the previous one, moved on in time."""
     policy_candidates: Natural = 24
     """Candidates that are rollouts of the policy, where there is one."""
     temperature: Positive = 0.5
@@ -50,7 +47,6 @@ class MPPIConfig(PlannerConfig):
     init_std: Positive = 2.0
     """Standard deviation of the first iteration, and the largest of all."""
     min_std: Weight = 0.05
-    """The standard deviation's floor."""
 
 
 @register("planner", "mppi")
@@ -60,7 +56,7 @@ class MPPI(BasePlanner):
     Config = MPPIConfig
     config: MPPIConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw, score, weigh, fit, again."""
         c = self.config
         mean, std, warm = begin(search, memory, c.init_std)
@@ -81,13 +77,12 @@ class MPPI(BasePlanner):
             return weights(score, c.temperature)
 
         fitted = refine(search, mean, std, c.iterations, c.elites, draw, settle, weigh)
-        if c.execute == "sample":
-            chosen = draw_index(search, weigh(fitted.elite_score))[:, None]
-            plan, plan_score = pick(fitted.elites, chosen)[:, 0], fitted.elite_score.gather(1, chosen)[:, 0]
-        else:
-            plan, plan_score = fitted.executed(search, c.execute)
-        remembered = {"actions": fitted.mean}
-        return Found(fitted.candidates, fitted.score, fitted.origin, plan, plan_score, fitted.first, remembered)
+        result = fitted.result(search, "best" if c.execute == "sample" else c.execute)
+        if c.execute != "sample":
+            return result
+        chosen = draw_index(search, weigh(fitted.elite_score))[:, None]
+        plan, plan_score = pick(fitted.elites, chosen)[:, 0], fitted.elite_score.gather(1, chosen)[:, 0]
+        return replace(result, plan=plan, plan_score=plan_score)
 
     def guided(self, search: Search) -> Tensor | None:
         """Candidates `[E, P, H, A]` of the policy, drawn once per plan; None without a policy."""

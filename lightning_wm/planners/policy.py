@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 
 from lightning_wm.config.fields import Count, settings
-from lightning_wm.planning.base import POLICY, BasePlanner, Found
+from lightning_wm.planning.base import POLICY, BasePlanner, SearchResult
 from lightning_wm.planning.policy_rollouts import mode, rollouts
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.settings import check_replan
@@ -35,17 +35,17 @@ class PolicyOnlyConfig:
 
 @register("planner", "policy")
 class PolicyOnly(BasePlanner):
-    """The policy's own action; with a horizon of one the model is never asked, and scores are 0."""
+    """The policy's own action; with a horizon of one the model is never called, and scores are 0."""
 
     Config = PolicyOnlyConfig
     config: PolicyOnlyConfig
     needs_policy = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """One rollout of the policy; -inf where its answer to the present state is not finite."""
         assert search.problem.policy is not None
         plans = rollouts(search, 1, modes=int(self.config.execute == "mean"))  # E, 1, H, A
         usable = mode(search.problem.policy(search.state)).isfinite().all(1, keepdim=True)
         score = torch.where(usable, 0.0, -torch.inf).to(plans)  # E, 1
         origin = torch.full(score.shape, POLICY, device=score.device)
-        return Found(plans, score, origin, plans[:, 0], score[:, 0], score[:, 0], {"actions": plans[:, 0]})
+        return SearchResult(plans, score, origin, plans[:, 0], score[:, 0], score[:, 0], {"actions": plans[:, 0]})

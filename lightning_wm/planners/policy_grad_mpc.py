@@ -20,7 +20,7 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Positive, Share, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
+from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.mix import Mix
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.policy_rollouts import rollouts
@@ -38,7 +38,7 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     horizon: Count = 12
     """H: agent steps that are imagined; the value stands for what follows."""
     execute: Literal["best", "mean", "sample"] = "mean"
-    objective: Objective = field(default_factory=lambda: Objective(discount=0.99, terminal_value=True))
+    objective: Objective = field(default_factory=lambda: Objective(terminal_value=True))
     iterations: Count = 5
     step_size: Positive = 0.1
     decay: Positive = 0.1
@@ -78,13 +78,13 @@ class PolicyGradMPC(BasePlanner):
         super().__init__(config)
         self.needs_policy = self.config.mix.policy > 0
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw candidates, climb, choose."""
         c = self.config
         begun, origin = self.starts(search, memory)
         candidates, score, first = self.climb(search, begun)
         plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
-        return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+        return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
         """Candidates `[E, N, H, A]` before the first step and their origins `[E, N]`: the policy's come first."""

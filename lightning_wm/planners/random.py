@@ -7,7 +7,7 @@ from tensordict import TensorDictBase
 
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import RANDOM, BasePlanner, Found
+from lightning_wm.planning.base import RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.settings import check_replan
 from lightning_wm.registry import register
@@ -36,9 +36,9 @@ class Random(BasePlanner):
     Config = RandomConfig
     config: RandomConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw one sequence per environment."""
         drawn = starts.uniform(1, self.config.horizon, search.problem.action, search.generators, search.like)
         score = drawn.new_zeros(search.environments, 1)
         origin = torch.full(score.shape, RANDOM, device=score.device)
-        return Found(drawn, score, origin, drawn[:, 0], score[:, 0], score[:, 0], {"actions": drawn[:, 0]})
+        return SearchResult(drawn, score, origin, drawn[:, 0], score[:, 0], score[:, 0], {"actions": drawn[:, 0]})

@@ -15,16 +15,15 @@ from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.policy_rollouts import mode
 from lightning_wm.planning.problem import no_policy
-from lightning_wm.planning.search import Score, Search, check_differentiable
+from lightning_wm.planning.search import Observer, Score, Search, check_differentiable
 from lightning_wm.planning.settings import PlannerConfig, WarmStarted
-from lightning_wm.planning.trace import Trace
 from lightning_wm.protocols import ORIGINS, PlannerSettings, Problem, State
 
 RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search ends with, before it becomes a plan."""
 
     candidates: Tensor
@@ -36,7 +35,7 @@ class Found:
     plan: Tensor
     """`[E, H, A]`, what is executed, in [-1, 1]."""
     plan_score: Tensor
-    """`[E]`, the score of `plan`; -inf where nothing finite was found."""
+    """`[E]`, the score of `plan`; -inf where no score is finite."""
     first: Tensor
     """`[E]`, the best score before anything was improved."""
     memory: dict[str, Tensor]
@@ -52,7 +51,7 @@ class BasePlanner:
     """Whether the search takes gradients through the model."""
     needs_policy = False
     """Whether the search starts from a policy and cannot do without."""
-    trace: Trace | None = None
+    trace: Observer | None = None
     """Looks on while the planner searches; see `lightning_wm.inspection`."""
 
     def __init__(self, config: PlannerSettings | None = None) -> None:
@@ -60,7 +59,7 @@ class BasePlanner:
         self._warned = False
         self._checked: Problem | None = None
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Look for good plans; runs without gradients and outside inference mode."""
         raise NotImplementedError(f"{type(self).__name__}.search: write the planner here")
 
@@ -99,26 +98,26 @@ class BasePlanner:
             check_differentiable(problem, state)
         self._checked = problem
 
-    def _plan(self, search: Search, found: Found) -> TensorDict:
+    def _plan(self, search: Search, result: SearchResult) -> TensorDict:
         batch = [search.environments]
-        failed = found.plan_score == -torch.inf  # E
-        plan = torch.where(failed[:, None, None], self._fallback(search, failed), found.plan)
+        failed = result.plan_score == -torch.inf  # E
+        plan = torch.where(failed[:, None, None], self._fallback(search, failed), result.plan)
         count = torch.ones_like(failed, dtype=torch.int64)
         stats = {
             "model_steps": count * search.model_steps,
             "sequential_calls": count * search.sequential_calls,
-            "score_first": found.first,
-            "score_best": found.plan_score,
+            "score_first": result.first,
+            "score_best": result.plan_score,
             "fallback": failed,
         }
-        remembered = {name: shift(value, self.config.replan) for name, value in found.memory.items()}
-        candidates = {"action": found.candidates, "score": found.score, "origin": found.origin}
+        remembered = {name: shift(value, self.config.replan) for name, value in result.memory.items()}
+        candidates = {"action": result.candidates, "score": result.score, "origin": result.origin}
         return TensorDict(
             {
                 "action": plan[:, 0],
                 "actions": plan,
                 "memory": TensorDict({**remembered, "valid": ~failed}, batch),
-                "candidates": TensorDict(candidates, list(found.score.shape)),
+                "candidates": TensorDict(candidates, list(result.score.shape)),
                 "stats": TensorDict(stats, batch),
             },
             batch,

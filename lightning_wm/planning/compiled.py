@@ -66,7 +66,7 @@ def compiled_score(problem: Problem, state: State, actions: Tensor, noise: Tenso
     """
     if not actions.requires_grad:
         return score(problem, state, actions, noise)
-    kept = next((one for one in _newest if one.problem == problem), None)
+    kept = next((compiled for compiled in _newest if compiled.problem == problem), None)
     if kept is None:
         kept = CompiledScore(problem)
         _newest.append(kept)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, RANDOM, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, SearchResult, valid_rows
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import average, choose, pick, safe
+from lightning_wm.planning.settings import PlannerConfig
 
 Draw = Callable[[Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
 """From mean, std `[E, H, A]`, the iteration and the last one's elites `[E, K, H, A]` (None in the first): candidates
@@ -22,19 +24,24 @@ Settle = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """From the fitted mean and std and those that were drawn from: mean and std of the next iteration, all `[E, H, A]`."""
 
 
-class CrossEntropySettings(Protocol):
-    """Settings of a planner that searches by cross-entropy, `planner=cem`'s fields of these names."""
+@settings("planner")
+class SamplerConfig(PlannerConfig):
+    """A planner that draws plans from a Gaussian and fits it to the best of them; the defaults are PlaNet's."""
 
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def candidates(self) -> int: ...
-    @property
-    def elites(self) -> int: ...
-    @property
-    def init_std(self) -> float: ...
-    @property
-    def min_std(self) -> float: ...
+    iterations: Count = 10
+    """Times that the distribution is fitted to the elites."""
+    candidates: Count = 1000
+    """N: action sequences drawn in each iteration."""
+    elites: Count = 100
+    """K: best candidates that the distribution is fitted to."""
+    execute: Literal["best", "mean", "sample"] = "best"
+    """`best` candidate seen, `mean` of the fitted distribution, or `sample`, one of the last elites."""
+    warm_start: bool = True
+    """Start the mean from the previous plan, moved on in time."""
+    init_std: Positive = 0.5
+    """Standard deviation of the first iteration."""
+    min_std: Weight = 1e-6
+    """The standard deviation's floor."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +67,20 @@ class Fitted:
     first: Tensor
     """The best score of the first iteration, `[E]`."""
 
-    def executed(self, search: Search, execute: str) -> tuple[Tensor, Tensor]:
-        """The plan `[E, H, A]` and its score `[E]`: `mean`, `best` of all, or `sample`, one of the last elites."""
+    def result(self, search: Search, execute: str, **memory: Tensor) -> SearchResult:
+        """What a search ends with that executes `mean`, `best` of all, or `sample`, one of the last elites.
+
+        Args:
+            memory: what is remembered beside the mean.
+        """
+        plan = self.best, self.best_score
         if execute == "mean":
-            return safe(search, self.mean, self.best, self.best_score)
-        if execute == "sample":
-            return choose(search, self.candidates, self.score, "sample", self.elites.shape[1])
-        return self.best, self.best_score
+            plan = safe(search, self.mean, *plan)
+        elif execute == "sample":
+            plan = choose(search, self.candidates, self.score, "sample", self.elites.shape[1])
+        return SearchResult(
+            self.candidates, self.score, self.origin, *plan, self.first, {"actions": self.mean, **memory}
+        )
 
 
 def refine(
@@ -102,7 +116,7 @@ def refine(
     return Fitted(mean, candidates, score, origin, chosen, top, best, best_score, first)
 
 
-def cross_entropy(search: Search, memory: TensorDictBase | None, c: CrossEntropySettings) -> Fitted:
+def cross_entropy(search: Search, memory: TensorDictBase | None, c: SamplerConfig) -> Fitted:
     """CEM: white noise, all elites count alike; the previous plan is the first mean and among its candidates."""
     mean, std, warm = begin(search, memory, c.init_std)
 

@@ -20,10 +20,10 @@ from lightning_wm.protocols import Problem, State, Trajectory
 class Objective:
     """What a plan is judged by."""
 
-    discount: Factor = 1.0
-    """Factor per agent step, in (0, 1]; 1 sums the horizon's rewards as PlaNet does."""
-    continues: bool = False
-    """Weigh rewards by the predicted probability that the episode has not ended."""
+    discount: Factor | None = None
+    """Factor per agent step, in (0, 1]; null: the agent's, whose value is of it, or 1 where the agent has none."""
+    continues: bool | None = None
+    """Weigh rewards by the predicted probability that the episode has not ended; null: where the model predicts it."""
     terminal_value: bool = False
     """Add the value of the state that the plan ends in; the agent needs critics, or the model a value head."""
     action_cost: Weight = 0.0
@@ -62,7 +62,7 @@ def stepwise(
 
 def stacked(states: Sequence[State]) -> State:
     """States of H steps as one, every tensor `[H, M, ...]`."""
-    return {name: torch.stack([one[name] for one in states]) for name in states[0]}
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def flat(states: State) -> State:

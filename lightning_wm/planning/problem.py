@@ -14,7 +14,18 @@ from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Disagrees, Planner, Problem, StartsFromPolicy, State, Term, Unrolls, Valued
+from lightning_wm.protocols import (
+    Disagrees,
+    Planner,
+    PredictsTermination,
+    Problem,
+    StartsFromPolicy,
+    State,
+    Term,
+    Unrolls,
+    Valued,
+    WorldModel,
+)
 
 Policy = Callable[[State], Distribution]
 Values = Callable[[State], Tensor]
@@ -31,7 +42,7 @@ class MeanValue:
         return self.values(state).mean(0)
 
 
-def problem_for(planner: Planner, model: Any, agent: str, *, curiosity: float = 0.0, **learned: Any) -> Problem:
+def problem_for(planner: Planner, model: WorldModel, agent: str, *, curiosity: float = 0.0, **learned: Any) -> Problem:
     """The problem that a planner's own objective makes of a world model.
 
     Args:
@@ -62,7 +73,12 @@ def no_policy(planner: Planner, instead: str) -> str:
 
 
 def problem_of(
-    model: Any, objective: Objective | None = None, *, policy: Policy | None = None, values: Values | None = None
+    model: WorldModel,
+    objective: Objective | None = None,
+    *,
+    policy: Policy | None = None,
+    values: Values | None = None,
+    discount: float = 1.0,
 ) -> Problem:
     """The problem of acting well in a world model.
 
@@ -71,11 +87,12 @@ def problem_of(
         objective: what plans are judged by; None for the sum of rewards.
         policy: distribution over actions of a state, for candidates and as the fallback.
         values: critics that were trained beside the model, states to `[K, M]`; without them the model's own `value`.
+        discount: of the agent; an objective of its own discount overrules it.
 
     Raises:
         UserError: a term asks for a head that the model does not have.
     """
-    objective = objective or Objective()
+    objective = objective or Objective(continues=False)
     own = model.value if isinstance(model, Valued) else None
     value = own if values is None else MeanValue(values)
     disagreement = model.disagreement if isinstance(model, Disagrees) else None
@@ -95,16 +112,23 @@ def problem_of(
         action=model.spaces.action,
         imagine=model.imagine,
         reward=model.reward,
-        continues=model.continues if objective.continues else None,
+        continues=model.continues if _weighed(objective, model) else None,
         value=value,
         values=values,
         disagreement=disagreement,
         policy=policy,
         noise=model.noise,
         unroll=model.unroll if isinstance(model, Unrolls) else None,
-        discount=objective.discount,
+        discount=discount if objective.discount is None else objective.discount,
         terms=terms_of(objective),
     )
+
+
+def _weighed(objective: Objective, model: WorldModel) -> bool:
+    """Whether rewards are weighed by the probability that the episode goes on."""
+    if objective.continues is not None:
+        return objective.continues
+    return model.predicts_termination if isinstance(model, PredictsTermination) else True
 
 
 def terms_of(objective: Objective) -> tuple[Term, ...]:
@@ -119,7 +143,7 @@ def terms_of(objective: Objective) -> tuple[Term, ...]:
     return tuple(term for weight, term in terms if weight)
 
 
-def _check_critics(model: Any, values: Values | None, weight: float) -> None:
+def _check_critics(model: WorldModel, values: Values | None, weight: float) -> None:
     """Critics that can disagree are at least two; how many there are only their answer tells."""
     count = 0
     if values is not None:

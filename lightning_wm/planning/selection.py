@@ -49,13 +49,13 @@ def safe(search: Search, plan: Tensor, best: Tensor, best_score: Tensor) -> tupl
 def draw_index(search: Search, weights: Tensor) -> Tensor:
     """One index `[E]` per environment with chances in proportion to weights `[E, K]`, from its own generator."""
     ladder = weights.cumsum(1)
-    chance = torch.stack([torch.rand(1, generator=one) for one in search.generators]).to(weights)  # E, 1
+    chance = torch.stack([torch.rand(1, generator=own) for own in search.generators]).to(weights)  # E, 1
     index = torch.searchsorted(ladder, chance * ladder[:, -1:], right=True)
     return index[:, 0].clamp(max=weights.shape[1] - 1)
 
 
 def third(candidates: int) -> int:
-    """A third of the candidates, at least one: the elites where none are asked for."""
+    """A third of the candidates, at least one: the elites where their number is not set."""
     return -(-candidates // 3)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.errors import UserError
@@ -79,3 +79,17 @@ def executing(settings: PlannerSettings, execute: str) -> PlannerSettings:
         return replace(settings, execute=execute)  # type: ignore[type-var]
     except ValueError as error:
         raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error
+
+
+def judged_alike(settings: Any, run: Any) -> Any:
+    """A planner's settings on the run of another planner: the end of an episode counts for both or for neither.
+
+    Args:
+        settings: of the planner; what its objective says of `continues` stays.
+        run: settings of the run's own planner.
+    """
+    if not (isinstance(settings, PlannerConfig) and isinstance(run, PlannerConfig)):
+        return settings
+    if settings.objective.continues is not None:
+        return settings
+    return replace(settings, objective=replace(settings.objective, continues=run.objective.continues))

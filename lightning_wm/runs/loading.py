@@ -13,6 +13,7 @@ from lightning_wm.config.compose import group_file
 from lightning_wm.config.store import laid
 from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
+from lightning_wm.planning.settings import judged_alike
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
 from lightning_wm.runs.directory import RunDirectory
@@ -99,7 +100,7 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
         own = configuration.read_tree(shipped) if shipped is not None else {"name": name}
     tree = {**loaded.tree, "planner": laid(own, fields)}
     plugins = [*loaded.plugins, *loaded.config.plugins] if loaded.trust else loaded.plugins
-    settings = configuration.from_tree(tree, plugins, loaded.trust).planner
+    settings = judged_alike(configuration.from_tree(tree, plugins, loaded.trust).planner, loaded.config.planner)
     loaded.agent.actor(build("planner", settings))  # refuses before the planners that are played first have played
     return settings
 
