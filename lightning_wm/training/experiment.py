@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,10 +21,11 @@ from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import make_env, spaces
 from lightning_wm.errors import UserError
+from lightning_wm.planning.settings import executing
 from lightning_wm.playing.failures import Failures
 from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, summarise
-from lightning_wm.protocols import Spaces
+from lightning_wm.protocols import Planner, Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO
 from lightning_wm.runs.directory import RunDirectory
@@ -127,17 +128,11 @@ def _slack(config: Config) -> int:
     return max(default_slack(config.replay.capacity), 3 * (steps + rollout.environments * (longest + 1)))
 
 
-def _collector(config: Config) -> Any:
+def _collector(config: Config) -> Planner:
     """The planner that collects: the one that is judged, or one that executes its plans otherwise."""
     settings, execute = config.planner, config.rollout.execute
-    if execute is None:
-        return build("planner", settings)
-    if not hasattr(settings, "execute"):
-        raise UserError(f"rollout.execute={execute}: planner {settings.name} has no execute; type rollout.execute=null")
-    try:
-        return build("planner", replace(settings, execute=execute))
-    except ValueError as error:
-        raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error
+    planner: Planner = build("planner", settings if execute is None else executing(settings, execute))
+    return planner
 
 
 def _callback(name: str, fields: Any) -> pl.Callback:
