@@ -168,7 +168,7 @@ def sketches(kind: str) -> Mapping[str, type | None]:
 def _config(module: str, node: ast.AST) -> type | None:
     """The class that a part's `Config = ...` names."""
     for line in node.body if isinstance(node, ast.ClassDef) else []:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "Config":
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None and "Config" in _targets(line):
             with suppress(UnreadableError):
                 value = _value(module, ast.unparse(line.value))
                 return value if isinstance(value, type) else None
@@ -190,10 +190,14 @@ def _statements(module: str) -> dict[str, ast.stmt]:
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):
             bound[node.name] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            inner = [name for target in targets for name in ast.walk(target)]
-            bound.update({name.id: node for name in inner if isinstance(name, ast.Name)})
+            bound.update(dict.fromkeys(_targets(node), node))
     return bound
+
+
+def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names that an assignment binds."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
 
 
 class _Statement(InspectLoader):

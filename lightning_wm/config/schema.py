@@ -56,7 +56,7 @@ class RenderConfig:
 
     quality: Literal["fast", "standard"] = "fast"
     """`fast`: no shadows and no multisampling; `standard`: as MuJoCo ships them."""
-    size: Annotated[int, Field(ge=1, le=4096, description="1 to 4096 pixels")] = 64
+    size: Annotated[int, Field(ge=1, le=4096, description="a positive number of pixels, 4096 at most")] = 64
     """Height and width in pixels."""
     camera: Annotated[int, Field(ge=-1, description="a camera's index (-1 for the free camera)")] = 0
     """Index of the camera."""

@@ -72,7 +72,7 @@ class CriticConfig:
     """Outermost bins in symlog units: values within symexp of this."""
     decay: Annotated[float, Field(ge=0, lt=1, description="a factor in [0, 1)")] = 0.98
     """Of the slow copy, an exponential moving average of the critics' weights."""
-    bootstrap: Literal["slow", "online"] = "slow"
+    bootstrap: Annotated[Literal["slow", "online"], Field(description="slow or online")] = "slow"
     """Whose values the lambda-returns end in: `slow` copy or `online` critics."""
     regulariser: Weight = 0.0
     """Weight of the cross-entropy to the slow copy's values (arXiv:2301.04104 uses 1 with `online`)."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_wm.config.fields import Count, settings
-from lightning_wm.models.config import Activation
+from lightning_wm.models.config import Activation, NormKind
 from lightning_wm.models.discrete import DiscreteConfig
 from lightning_wm.models.latents import Latent, Statistics
 from lightning_wm.models.networks import ACTIVATIONS, NORMS, mlp
@@ -30,7 +29,7 @@ class BlockConfig(DiscreteConfig):
     prior_layers: Count = 2
     """Hidden layers of the prior."""
     activation: Activation = "silu"
-    norm_kind: Literal["layer", "rms"] = "rms"
+    norm_kind: NormKind = "rms"
 
     def __post_init__(self) -> None:
         if self.deter % self.blocks:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from lightning_wm.config.fields import Count, Natural, Positive, Weight, settings
 
 Activation = Literal["elu", "relu", "silu"]
+NormKind = Annotated[Literal["layer", "rms"], Field(description="layer or rms")]
 
 if TYPE_CHECKING:
     from lightning_wm.models.latents import Latent
@@ -40,7 +41,7 @@ class ModelConfig:
     """`elu`, `relu` or `silu`."""
     norm: bool = True
     """Normalise the layers of encoders, decoders and heads."""
-    norm_kind: Literal["layer", "rms"] = "layer"
+    norm_kind: NormKind = "layer"
     """`layer` (LayerNorm) or `rms` (RMSNorm), where layers are normalised."""
     depth: Count = 32
     """Channels of the first convolution; the others are its multiples."""
@@ -50,7 +51,7 @@ class ModelConfig:
     """Squash state vectors (encoder and reconstruction target) with symlog."""
     normalise: bool = False
     """Measure each dimension of state vectors in deviations from its mean over the batches seen, before symlog."""
-    reward_head: Literal["two_hot", "normal"] = "two_hot"
+    reward_head: Annotated[Literal["two_hot", "normal"], Field(description="two_hot or normal")] = "two_hot"
     """`two_hot` (bins in symlog space) or `normal` (mean squared error)."""
     bins: Count = 41
     """Bins of the two-hot reward head."""
