@@ -17,6 +17,7 @@ from lightning_wm.errors import ConfigError, UserError, exits, hint
 
 if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting
+    from lightning_wm.protocols import WorldModel
 
 ALL = ("update", "behaviour", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
@@ -141,15 +142,20 @@ def _measure(what: str, options: BenchOptions) -> None:
 def _setting(options: BenchOptions) -> Setting:
     from lightning_wm.benchmarks.timing import Setting
 
-    model = None
-    if options.run is not None:
-        from lightning_wm.runs.loading import load_run
-
-        agent = load_run(options.run, "last", options.plugins, options.trust).agent
-        model = dict(agent.named_children()).get("model")
-        if model is None:
-            raise UserError(f"{options.run} has no world model to plan with; type run=<a run of agent planet>")
+    model = None if options.run is None else _trained(options, options.run)
     return Setting(options.repeats, options.smoke, options.env_steps, model)
+
+
+def _trained(options: BenchOptions, run: str) -> WorldModel:
+    from lightning_wm.protocols import WorldModel
+    from lightning_wm.runs.loading import load_run
+
+    agent = load_run(run, "last", options.plugins, options.trust).agent
+    parts: dict[str, object] = dict(agent.named_children())
+    model = parts.get("model")
+    if not isinstance(model, WorldModel):
+        raise UserError(f"{run} has no world model to plan with; type run=<a run of agent planet>")
+    return model
 
 
 def _planner(options: BenchOptions, budgets: list[float]) -> None:

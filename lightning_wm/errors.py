@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 
+from lightning_wm.version import __version__
+
 
 class LightningWMError(Exception):
     """Base of every error that a command reports without a traceback."""
@@ -130,7 +132,7 @@ def _ratio(left: str, right: str) -> float:
 
 def printable(text: str) -> str:
     """Text without what a terminal would obey: messages quote files that may come from anybody."""
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 Main = Callable[[Sequence[str] | None], int]
@@ -147,8 +149,6 @@ def exits(main: Main) -> Main:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
         if "--version" in arguments:
-            from lightning_wm import __version__
-
             print(f"lightning_wm {__version__}")
             return 0
         try:

@@ -9,13 +9,13 @@ action repeat; an agent step is one decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_wm.errors import EnvironmentFailure
 
@@ -70,6 +70,13 @@ class WorldModel(Protocol):
 
     def observation_error(self, state: State, observation: TensorDictBase) -> Tensor:
         """Mean squared error `[M]` of what the state decodes to, in the space of the reconstruction loss."""
+
+
+class TrainedModel(WorldModel, Protocol):
+    """A world model that is an `nn.Module`, so that an agent can train it."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Its weights."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +218,7 @@ class Actor(Protocol):
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the episode of every environment, or of those where `mask` `[E]` is True."""
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: object) -> Any:
         """An action in [-1, 1] for a TensorDict or a mapping of arrays, batched `[E, ...]` or not."""
 
 

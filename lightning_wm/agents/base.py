@@ -128,7 +128,7 @@ class BaseAgent(pl.LightningModule, ABC):
         self.last = {f"train/{name}": value.detach() for name, value in measured.items()}
         self.log_dict(self.last, batch_size=1)
 
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: object, **kwargs: object) -> None:
         """Clip each part; skip the update where any norm is not finite (gradients are all-reduced by now)."""
         groups = self.groups()
         norms = {

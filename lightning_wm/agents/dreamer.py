@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from tensordict import TensorDictBase
@@ -17,7 +17,7 @@ from lightning_wm.agents.planet import PlaNet, PlaNetConfig
 from lightning_wm.config.fields import Count, Factor, Natural, Positive, Weight, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
-from lightning_wm.protocols import Disagrees, Features, State
+from lightning_wm.protocols import Disagrees, Features, State, TrainedModel
 from lightning_wm.registry import register
 
 
@@ -54,6 +54,10 @@ class DreamerConfig(PlaNetConfig):
     """Weight of the policy's negative log-likelihood of the actions in replay; 0 leaves it out."""
 
 
+class _Model(TrainedModel, Features, Protocol):
+    """What Dreamer trains, and reads."""
+
+
 @register("agent", "dreamer")
 class Dreamer(PlaNet):
     """Dreamer: behaviour learned by latent imagination (arXiv:1912.01603; arXiv:2301.04104).
@@ -63,7 +67,7 @@ class Dreamer(PlaNet):
 
     Args:
         config: how it is optimised.
-        model: a `protocols.WorldModel` that is an `nn.Module` and has `features(state)` `[M, F]`.
+        model: a `protocols.TrainedModel` that has `features(state)` `[M, F]`.
         seed: of the stream model.
 
     Raises:
@@ -72,12 +76,13 @@ class Dreamer(PlaNet):
 
     Config = DreamerConfig
     config: DreamerConfig
+    model: _Model
     policy: PolicyHead
     critics: Critics
     slow: Critics
     spread: PercentileValueNorm
 
-    def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
+    def __init__(self, config: DreamerConfig | None = None, model: _Model | None = None, seed: int = 0) -> None:
         super().__init__(config, model, seed)
         c = self.config
         if not isinstance(model, Features):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -13,7 +13,7 @@ from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.errors import UserError
 from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
-from lightning_wm.protocols import Compiles, Planner, Spaces, State
+from lightning_wm.protocols import Compiles, Planner, Spaces, State, TrainedModel
 from lightning_wm.registry import build, register
 
 if TYPE_CHECKING:
@@ -45,16 +45,17 @@ class PlaNet(BaseAgent):
 
     Args:
         config: how it is optimised.
-        model: a `protocols.WorldModel` that is an `nn.Module`.
+        model: a `protocols.TrainedModel`.
         seed: of the stream model.
     """
 
     Config = PlaNetConfig
     config: PlaNetConfig
+    model: TrainedModel
 
-    def __init__(self, config: PlaNetConfig | None = None, model: Any = None, seed: int = 0) -> None:
+    def __init__(self, config: PlaNetConfig | None = None, model: TrainedModel | None = None, seed: int = 0) -> None:
         super().__init__(config or self.Config(), seed)
-        self.model = model
+        self.model = cast("TrainedModel", model)
 
     @classmethod
     def from_config(cls, config: RunConfig, spaces: Spaces) -> Self:

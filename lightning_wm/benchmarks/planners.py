@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.data import Bounded, Composite, Unbounded
@@ -100,5 +100,5 @@ class LatentEnv(ModelBasedEnvBase):  # type: ignore[misc]
         self.action_spec = Bounded(-1.0, 1.0, (model.spaces.action,))
         self.reward_spec = Unbounded((1,))
 
-    def _reset(self, tensordict: Any, **kwargs: Any) -> TensorDict:
+    def _reset(self, tensordict: TensorDictBase | None, **kwargs: object) -> TensorDict:
         return TensorDict({**self.observation_spec.zero(), **self.full_done_spec.zero()}, [])

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from lightning_wm.planning.search import Search
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass
@@ -31,7 +34,7 @@ def measured() -> Iterator[Split]:
     wrapped; planners themselves know nothing of it.
     """
     split = Split()
-    wrapped: list[tuple[Any, str, str]] = [
+    wrapped: list[tuple[object, str, str]] = [
         (Search, "_evaluate", "inference"),
         (Search, "imagine", "inference"),
         (torch.autograd, "grad", "optimisation"),
@@ -46,8 +49,8 @@ def measured() -> Iterator[Split]:
             setattr(owner, name, original)
 
 
-def _timed(call: Callable[..., Any], split: Split, share: str) -> Callable[..., Any]:
-    def timed(*args: Any, **kwargs: Any) -> Any:
+def _timed(call: Callable[P, R], split: Split, share: str) -> Callable[P, R]:
+    def timed(*args: P.args, **kwargs: P.kwargs) -> R:
         begin = time.perf_counter()
         try:
             return call(*args, **kwargs)

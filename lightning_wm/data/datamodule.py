@@ -163,7 +163,7 @@ class ReplayDataModule(LightningDataModule):
             "data.replay.restore(data.replay.state()) before fit"
         )
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch, asynchronously where memory is page-locked; pixels travel as uint8."""
         if not isinstance(batch, TensorDictBase):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)

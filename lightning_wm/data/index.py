@@ -109,11 +109,11 @@ def read_slots(folder: Path, capacity: int, fields: dict[str, schema.Field]) -> 
     """
     path = folder / "index.json"
     index = checked(Index, _read(path), partial(_refuse, path))
-    there, expected = _flat(index), _flat(layout(capacity, index.slots, fields))
+    stored, expected = _flat(index), _flat(layout(capacity, index.slots, fields))
     faults = [
-        f"{name} is {there.get(name, 'absent')} there, {expected.get(name, 'absent')} asked for"
-        for name in sorted(there.keys() | expected.keys())
-        if there.get(name) != expected.get(name)
+        f"{name} is {stored.get(name, 'absent')} there, {expected.get(name, 'absent')} asked for"
+        for name in sorted(stored.keys() | expected.keys())
+        if stored.get(name) != expected.get(name)
     ]
     if faults:
         raise UserError(

@@ -72,7 +72,7 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
             for start, stop in self._ranges(rows):
                 _reserve(_path(self.folder, name), start * row, (stop - start) * row)
 
-    def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
+    def set(self, cursor: int | Tensor, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Append rows at the writer's cursor, or replace stored ones (`set_cursor=False`)."""
         if not set_cursor:
             super().set(cursor, data, set_cursor=False)
@@ -91,7 +91,7 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
         self.move(self.written + rows, self.begun)
         self._bump_mutation_revision()
 
-    def get(self, index: Any) -> Any:
+    def get(self, index: object) -> Any:
         """Rows by index; for a tensor of slots `[...]` a TensorDict of that batch size.
 
         `index_select` copies whole rows, ten times as fast as indexing does.
@@ -158,13 +158,13 @@ def _path(folder: Path, name: str) -> Path:
 def _map(folder: Path, name: str, field: Field, slots: int) -> Tensor:
     path = _path(folder, name)
     try:
-        there = os.lstat(path)
+        status = os.lstat(path)
     except OSError as error:
         raise damaged(folder, f"{path.name} is missing") from error
-    if not stat.S_ISREG(there.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise damaged(folder, f"{path.name} is not a plain file")
-    if there.st_size != slots * field.bytes:
-        raise damaged(folder, f"{path.name} has {there.st_size} bytes, expected {slots * field.bytes}")
+    if status.st_size != slots * field.bytes:
+        raise damaged(folder, f"{path.name} has {status.st_size} bytes, expected {slots * field.bytes}")
     refuse_shared(folder, [path])
     count = slots * torch.Size(field.shape).numel()
     return torch.from_file(str(path), shared=True, size=count, dtype=field.dtype).view(slots, *field.shape)

@@ -132,7 +132,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         self._seeds = [None if seed is None else rng.key(seed, "environment", row) for row in rows]
 
     def _reset(
-        self, tensordict: TensorDictBase | None = None, seeds: Sequence[int | None] | None = None, **_: Any
+        self, tensordict: TensorDictBase | None = None, seeds: Sequence[int | None] | None = None, **_: object
     ) -> TensorDict:
         """Begin episodes, of the rows in `_reset` or of all; `seeds` has one entry per row, None for no seed."""
         self._alive()

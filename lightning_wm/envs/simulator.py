@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lightning_wm import registry
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
@@ -82,7 +82,7 @@ def layout_of(simulator: Simulator) -> ObservationLayout:
     return ObservationLayout(Part((simulator.size,)))
 
 
-def bounds(task: str, low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def bounds(task: str, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Action bounds as flat float64 arrays `[A]`.
 
     Raises:

@@ -55,7 +55,7 @@ class Decision:
         }
 
 
-def plain(value: Any) -> Any:
+def plain(value: float | Tensor | list[Any]) -> Any:
     """A number as it is where it is finite, else None; of a tensor or a list every entry."""
     if isinstance(value, Tensor | list):
         return [plain(entry) for entry in (value.tolist() if isinstance(value, Tensor) else value)]

@@ -59,7 +59,7 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
             return
         self._fresh |= mask.to(self._fresh.device)
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: object) -> Any:
         """The next action in [-1, 1].
 
         Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -44,7 +42,7 @@ class RandomActor(TensorDictModuleBase):  # type: ignore[misc]
         for row in mask.reshape(-1).nonzero().flatten().tolist() if self._generators else ():
             self._left[row] = 0
 
-    def act(self, observation: Any = None) -> Tensor:
+    def act(self, observation: object = None) -> Tensor:
         """`[E, A]` in [-1, 1], whatever is observed."""
         if not self._generators:
             self._begin()

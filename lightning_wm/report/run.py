@@ -81,11 +81,11 @@ def typed_settings(argv: list[Any]) -> dict[str, str]:
 
 def run_settings(typed: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
     """What a command line changed of its recipe, each value as the run's configuration has it."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, text in typed.items():
         if key in _ELSEWHERE or key.partition(".")[0] in _WATCHING:
             continue
-        value: Any = config
+        value: object = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         changed = text if isinstance(value, Mapping) or value is None else value

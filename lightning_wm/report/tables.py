@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -95,7 +94,7 @@ def labels(rows: Sequence[EvaluationRow]) -> list[str]:
     return names
 
 
-def _setting(key: str, value: Any) -> str:
+def _setting(key: str, value: object) -> str:
     word = key.rpartition(".")[2]
     return word if value is True else f"{word}={json.dumps(value) if value is None else value}"
 

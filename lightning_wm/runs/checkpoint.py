@@ -70,11 +70,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.ready: dict[Path, dict[str, Any]] = {}
         """Checkpoints by path; each is given away once."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint that holds only plain containers and tensors."""
         write_tensors(Path(path), checkpoint)
 
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The checkpoint that is ready, else the file's content as Lightning reads it."""
         content = self.ready.pop(Path(path), None)
         return super().load_checkpoint(path, *args, **kwargs) if content is None else content

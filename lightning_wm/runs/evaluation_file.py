@@ -79,10 +79,11 @@ class Evaluation(FileFormat):
 
     @model_validator(mode="before")
     @classmethod
-    def _counted(cls, content: Any) -> Any:
+    def _counted(cls, content: object) -> object:
         """`episodes` follows from the returns as well, which come after it in the file."""
-        known = isinstance(content, dict) and "episodes" not in content and isinstance(content.get("returns"), list)
-        return {**content, "episodes": len(content["returns"])} if known else content
+        if isinstance(content, dict) and "episodes" not in content and isinstance(content.get("returns"), list):
+            return {**content, "episodes": len(content["returns"])}
+        return content
 
     def save(self, path: Path) -> None:
         """Write the JSON file as a whole."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
@@ -22,6 +22,10 @@ from lightning_wm.runs.untrusted import check_folder
 from lightning_wm.runs.weights import no_larger_than, put_weights
 from lightning_wm.training.experiment import build_agent, environments
 
+if TYPE_CHECKING:
+    from lightning_wm.agents.base import BaseAgent
+    from lightning_wm.protocols import Actor
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -30,7 +34,7 @@ class LoadedRun:
     run: RunDirectory
     config: Config
     tree: dict[str, Any]
-    agent: Any
+    agent: BaseAgent
     env_steps: int
     """Of the checkpoint."""
     checkpoint: str
@@ -112,7 +116,7 @@ def load_actor(
     seed: int = 0,
     plugins: Sequence[str] = (),
     trust: bool = False,
-) -> Any:
+) -> Actor:
     """What plays, from a run directory or a model folder, for a loop of your own.
 
     Args:

@@ -71,8 +71,8 @@ def _check_entry(path: Path, home: Path) -> None:
 def _entries(folder: Path) -> Iterator[Path]:
     waiting = [folder]  # no recursion: folders can lie deeper than Python's stack
     while waiting:
-        here = waiting.pop()
-        for path in sorted(here.iterdir()):
+        visited = waiting.pop()
+        for path in sorted(visited.iterdir()):
             yield path
             if path.is_dir() and not path.is_symlink() and path.name not in _NOT_READ:
                 waiting.append(path)

@@ -110,16 +110,16 @@ def _difference(own: Mapping[str, object], weights: object) -> str | None:
         return f"{min(missing)} is missing"
     if foreign:
         return f"{sorted(map(shown, foreign))[0]} is not part of the model"
-    for name, there in own.items():
+    for name, value in own.items():
         stored = weights[name]
-        if not isinstance(there, Tensor):
+        if not isinstance(value, Tensor):
             continue
         if not isinstance(stored, Tensor) or not _is_plain(stored):
             return f"{name} is no plain tensor"
-        if stored.shape != there.shape:
-            return f"{name} is {list(stored.shape)}, the model has {list(there.shape)}"
-        if stored.is_floating_point() != there.is_floating_point():
-            return f"{name} is {stored.dtype}, the model has {there.dtype}"
+        if stored.shape != value.shape:
+            return f"{name} is {list(stored.shape)}, the model has {list(value.shape)}"
+        if stored.is_floating_point() != value.is_floating_point():
+            return f"{name} is {stored.dtype}, the model has {value.dtype}"
     return None
 
 

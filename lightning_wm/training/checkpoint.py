@@ -51,7 +51,7 @@ class TurnCheckpoint(Checkpoint):
             self._save_best(trainer, pl_module)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         if signal := self.state.signals.agreed(trainer):
             self.state.tick()
@@ -82,16 +82,16 @@ class TurnCheckpoint(Checkpoint):
 
     def _gather(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
         """Counters of every rank and the state of its replay, which is then on the disk, in the order of ranks."""
-        here, error = {"counters": asdict(self.state.counters)}, None
+        state, error = {"counters": asdict(self.state.counters)}, None
         try:
-            here["replay"] = replay_data(trainer).replay.state()
+            state["replay"] = replay_data(trainer).replay.state()
         except LightningWMError as met:
             error = met
         raise_together(trainer, error)
         if trainer.world_size == 1:
-            return [here]
+            return [state]
         ranks: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, here)
+        torch.distributed.all_gather_object(ranks, state)
         return ranks
 
     def on_save_checkpoint(

@@ -54,8 +54,8 @@ def _stored(experiment: Experiment, path: Path, env_steps: int) -> Evaluation | 
         return None
     settings, content = experiment.config.evaluation, read_evaluation(path)
     wanted = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
-    there = (content.env_steps, content.seed, content.episodes, content.settings)
-    return content if there == wanted else None
+    stored = (content.env_steps, content.seed, content.episodes, content.settings)
+    return content if stored == wanted else None
 
 
 def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:

@@ -49,7 +49,7 @@ class JSONLinesLogger(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
         """Nothing to do: config.yaml has them."""
 
     @rank_zero_only
@@ -72,8 +72,8 @@ class EnvStepTensorBoard(TensorBoardLogger):
         counters: of the run.
     """
 
-    def __init__(self, folder: Path, counters: Counters, **kwargs: Any) -> None:
-        super().__init__(save_dir=folder, name="", version="", **kwargs)
+    def __init__(self, folder: Path, counters: Counters) -> None:
+        super().__init__(save_dir=folder, name="", version="")
         self.counters = counters
         self._loud = threading.excepthook
 
@@ -89,7 +89,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
             return super().experiment
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: object = None, *args: object, **kwargs: object) -> None:
         """Nothing to do: config.yaml has them."""
 
     def resume(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
@@ -37,7 +36,7 @@ class RunProgress(ProgressBar):
         self._enabled = True
         self._line = 0.0
         self._start = (0.0, 0)
-        self._agent: Any = None
+        self._agent: pl.LightningModule | None = None
 
     def disable(self) -> None:
         """Show nothing from now on."""
@@ -60,10 +59,10 @@ class RunProgress(ProgressBar):
         self._start = (time.monotonic(), self.state.counters.env_steps)
         self.state.listeners.append(self.refresh)
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def on_train_batch_end(self, *args: object) -> None:
         self.refresh()
 
-    def on_train_epoch_end(self, *args: Any) -> None:
+    def on_train_epoch_end(self, *args: object) -> None:
         self.refresh()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -20,9 +20,9 @@ def raise_together(trainer: pl.Trainer, error: LightningWMError | None) -> None:
         LightningWMError: this rank's own error, or the class and message of the first rank that has one.
     """
     if trainer.world_size > 1:
-        here = None if error is None else (type(error), str(error))
+        own = None if error is None else (type(error), str(error))
         errors: list[tuple[type[LightningWMError], str] | None] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(errors, here)
+        torch.distributed.all_gather_object(errors, own)
         rank, first = next(((rank, other) for rank, other in enumerate(errors) if other is not None), (0, None))
         if error is None and first is not None:
             kind, message = first
@@ -37,8 +37,8 @@ def summed_over_ranks(trainer: pl.Trainer, numbers: Sequence[int]) -> list[int]:
     """Each number's sum over all ranks; every rank must call it at the same place."""
     if trainer.world_size == 1:
         return list(numbers)
-    here = torch.tensor(numbers, dtype=torch.float64, device=trainer.strategy.root_device)
-    total: torch.Tensor = trainer.strategy.reduce(here, reduce_op="sum")
+    own = torch.tensor(numbers, dtype=torch.float64, device=trainer.strategy.root_device)
+    total: torch.Tensor = trainer.strategy.reduce(own, reduce_op="sum")
     return [int(value) for value in total.tolist()]
 
 

@@ -47,10 +47,9 @@ def film(
         DiskError: the film cannot be written; nothing is left of it.
     """
     frames: list[np.ndarray[Any, Any]] = []
-    view: Any = env
 
     def shoot() -> None:
-        frames.append(np.asarray(view.frame(0, size)))
+        frames.append(np.asarray(env.frame(0, size)))
         if on_decision is not None:
             on_decision()
 
