@@ -128,17 +128,14 @@ class BlockRSSM(RSSM):
         d, into = self.config.deter, self.posterior_in
         shares = self.core.action_share(action.to(embed.dtype) * keep)  # T, B, D
         from_embed = F.linear(embed, into.weight[:, d:], into.bias)  # T, B, hidden
-        deter, stoch = state["deter"], state["stoch"]  # B, D; B, S*K
-        deters, stochs, raws = [], [], []
-        for t in range(len(embed)):
-            deter = self.core(shares[t], stoch * keep[t], deter * keep[t])  # B, D
-            hidden = self.posterior_after(from_embed[t] + F.linear(deter, into.weight[:, :d]))  # B, hidden
-            raw = self.posterior_out(hidden)  # B, S*K
-            stoch = self.latent.draw(raw, None if noise is None else noise[t])  # B, S*K
-            deters.append(deter)
-            stochs.append(stoch)
-            raws.append(raw)
-        return Posterior(torch.stack(deters), torch.stack(stochs), self.latent.statistics(torch.stack(raws)))
+        deter_in = into.weight[:, :d]  # hidden, D
+
+        def step(t: int, deter: Tensor, stoch: Tensor) -> tuple[Tensor, Tensor]:
+            deter = self.core(shares[t], stoch, deter)  # B, D
+            hidden = self.posterior_after(from_embed[t] + F.linear(deter, deter_in))  # B, hidden
+            return deter, self.posterior_out(hidden)  # B, D; B, S*K
+
+        return self.over_time(step, keep, state, noise)
 
 
 def _normed(c: BlockConfig, width: int) -> nn.Sequential:

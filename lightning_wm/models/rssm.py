@@ -49,6 +49,10 @@ class RSSMConfig(ModelConfig):
         return Gaussian(self.stoch, self.min_std)
 
 
+Step = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A step over time: t, `[B, D]` and `[B, S]` before it to `[B, D]` and the latent's `raw` `[B, outputs]` after it."""
+
+
 class Posterior(NamedTuple):
     """Posterior over time."""
 
@@ -156,18 +160,25 @@ class RSSM(nn.Module):
         # W [s, a] + b = W_s s + (W_a a + b): what does not depend on the state is computed for all steps at once.
         from_action = F.linear(action.to(embed.dtype) * keep, into.weight[:, s:], into.bias)  # T, B, hidden
         from_embed = F.linear(embed, post.weight[:, d:], post.bias)  # T, B, hidden
-        deter, stoch = state["deter"], state["stoch"]  # B, D; B, S
         if self._fast and not torch.is_autocast_enabled(embed.device.type):
-            steps = fast.filtered(self, Inputs(from_action, from_embed, keep, noise, deter, stoch))
+            steps = fast.filtered(self, Inputs(from_action, from_embed, keep, noise, state["deter"], state["stoch"]))
             return Posterior(steps.deters, steps.stochs, self.latent.statistics(steps.raws))
         stoch_in, deter_in = into.weight[:, :s], post.weight[:, :d]  # hidden, S; hidden, D
-        deters, stochs, raws = [], [], []
-        for t in range(len(embed)):
-            deter, stoch = deter * keep[t], stoch * keep[t]  # B, D; B, S
+
+        def step(t: int, deter: Tensor, stoch: Tensor) -> tuple[Tensor, Tensor]:
             inputs = self.activation(from_action[t] + F.linear(stoch, stoch_in))  # B, hidden
             deter = self.gru(inputs, deter)  # B, D
             hidden = self.activation(from_embed[t] + F.linear(deter, deter_in))  # B, hidden
-            raw = self.posterior_out(hidden)  # B, outputs
+            return deter, self.posterior_out(hidden)  # B, D; B, outputs
+
+        return self.over_time(step, keep, state, noise)
+
+    def over_time(self, step: Step, keep: Tensor, state: State, noise: Tensor | None) -> Posterior:
+        """The plain loop: `step(t, deter, stoch)` gives the next `deter` and the posterior's `raw`."""
+        deter, stoch = state["deter"], state["stoch"]  # B, D; B, S
+        deters, stochs, raws = [], [], []
+        for t in range(len(keep)):
+            deter, raw = step(t, deter * keep[t], stoch * keep[t])  # B, D; B, outputs
             stoch = self.latent.draw(raw, None if noise is None else noise[t])  # B, S
             deters.append(deter)
             stochs.append(stoch)
