@@ -28,8 +28,8 @@ class Counters(FileFormat):
     restarts: Count = 0
     """The first checkpoints of format 1 have none."""
     turns: Count
-    owed: Count = 0
-    """Nor of these."""
+    owed: Annotated[Count, Field(exclude_if=lambda steps: steps == 0)] = 0
+    """Nor of these; it is 0 wherever every round of episodes is a turn."""
     seconds: Annotated[float, Field(ge=0, lt=2**62)]
 
 

@@ -41,6 +41,7 @@ class Counters:
         """Go on from a checkpoint's; what it does not know stays as it is."""
         for name in {counter.name for counter in fields(self)} & saved.keys():
             setattr(self, name, saved[name])
+        self.owed = saved.get("owed", 0)  # left out of a checkpoint where it is nothing
 
 
 @dataclass
