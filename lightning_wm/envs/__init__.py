@@ -7,12 +7,14 @@ that variable names a library that the machine does not have.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_wm.envs import gl
 from lightning_wm.envs.gl import rendering_problem
 
 if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
     from lightning_wm.config.schema import ObservationConfig, TaskConfig
     from lightning_wm.envs.batched import SimulatorEnv
     from lightning_wm.envs.layout import ObservationLayout
@@ -39,7 +41,7 @@ def make_env(task: TaskConfig, observation: ObservationConfig, environments: int
     return SimulatorEnv(task, observation, environments)
 
 
-def spaces(env: Any) -> Spaces:
+def spaces(env: EnvBase) -> Spaces:
     """What a TorchRL environment with our keys shows and takes."""
     from lightning_wm.protocols import Spaces
 
@@ -49,13 +51,13 @@ def spaces(env: Any) -> Spaces:
     return Spaces(action=env.action_spec.shape[-1], observation=vector, pixels=image)
 
 
-def observation_layout(env: Any) -> ObservationLayout | None:
+def observation_layout(env: EnvBase) -> ObservationLayout | None:
     """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
     own = _simulators(env)
     return own.layout if own is not None else None
 
 
-def episode_limit(env: Any) -> int | None:
+def episode_limit(env: EnvBase) -> int | None:
     """Env steps after which every episode is truncated; None where nothing but the task itself ends an episode.
 
     Of an environment that is not made by `make_env` nothing is known, which is None too.
@@ -64,7 +66,7 @@ def episode_limit(env: Any) -> int | None:
     return own.episode_limit if own is not None else None
 
 
-def _simulators(env: Any) -> SimulatorEnv | None:
+def _simulators(env: EnvBase) -> SimulatorEnv | None:
     from torchrl.envs import TransformedEnv
 
     from lightning_wm.envs.batched import SimulatorEnv
