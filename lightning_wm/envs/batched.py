@@ -18,6 +18,7 @@ from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
+from lightning_wm.envs.actions import scaled
 from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.envs.release import release
 from lightning_wm.envs.simulator import Simulator, TriesOut, build, check, layout_of, limit_of
@@ -168,7 +169,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         partial = tensordict.get("_step", None)
         if partial is not None:
             live &= partial.reshape(rows).numpy()
-        actions = self._scaled(tensordict.get("action"), live)
+        actions = scaled(tensordict.get("action"), self._low, self._high, live)
         rewards = torch.zeros(rows, 1)
         views["is_init"][:] = False
         views["env_steps"][:] = 0
@@ -180,22 +181,6 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         result = self._snapshot()
         result["reward"] = rewards
         return TensorDict(result, batch_size=self.batch_size, device=self.device)
-
-    def _scaled(self, action: Tensor, live: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Actions `[E, A]` from [-1, 1], where they are clipped to, to the simulator's bounds."""
-        values = action.detach().to("cpu", torch.float64).numpy()
-        if values.shape != (len(live), len(self._low)):
-            raise ValueError(f"the action has shape {list(values.shape)}, expected [{len(live)}, {len(self._low)}]")
-        if not np.isfinite(values).all():
-            bad = [row for row in np.flatnonzero(live) if not np.isfinite(values[row]).all()]
-            if bad:
-                raise ValueError(
-                    f"the action of environment {bad[0]} is not finite: {values[bad[0]].tolist()}; "
-                    f"expected {values.shape[1]} numbers in [-1, 1]"
-                )
-        half = (self._high - self._low) / 2
-        scaled: NDArray[np.float64] = np.clip(self._low + half + half * values, self._low, self._high)
-        return scaled
 
     def _advance(self, row: int, action: NDArray[np.float64]) -> float:
         """Hold one action for the repeat or until the episode ends; the summed reward."""

@@ -50,7 +50,7 @@ def task_names() -> list[str]:
     return [f"dmc/{domain}_{task}" for domain, task in suite().ALL_TASKS if domain != "lqr"]
 
 
-def _find(name: str) -> tuple[str, str]:
+def _split(name: str) -> tuple[str, str]:
     # Some domains have underscores (ball_in_cup), so a name cannot simply be split.
     known = {f"{domain}_{task}": (domain, task) for domain, task in suite().ALL_TASKS}
     if name not in known:
@@ -67,7 +67,7 @@ class DMControl:
 
     def __init__(self, name: str, observation: ObservationConfig) -> None:
         self.name = f"dmc/{name}"
-        domain, task = _find(name)
+        domain, task = _split(name)
         with _quiet():
             self._env = suite().load(domain, task)
         spec = self._env.action_spec()

@@ -1,4 +1,4 @@
-"""The EGL devices of this machine, asked from libEGL itself: no simulator is imported for it."""
+"""The EGL devices of this machine, counted by libEGL itself: no simulator is imported for it."""
 
 from __future__ import annotations
 
