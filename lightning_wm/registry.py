@@ -168,7 +168,7 @@ def sketches(kind: str) -> Mapping[str, type | None]:
 def _config(module: str, node: ast.AST) -> type | None:
     """The class that a part's `Config = ...` names."""
     for line in node.body if isinstance(node, ast.ClassDef) else []:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "Config":
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value and re.match(r"Config\b", ast.unparse(line)):
             with suppress(UnreadableError):
                 value = _value(module, ast.unparse(line.value))
                 return value if isinstance(value, type) else None
