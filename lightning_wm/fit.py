@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     from lightning_wm.runs.directory import RunDirectory
+    from lightning_wm.runs.identity import run_directory
     from lightning_wm.runs.untrusted import check_folder
     from lightning_wm.training.experiment import quiet
     from lightning_wm.training.launch import own_rank
@@ -47,7 +48,7 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     from lightning_wm.training.slurm import requeued_when_preempted
 
     quiet()
-    run = RunDirectory(configuration.run_directory(loaded))
+    run = RunDirectory(run_directory(loaded))
     rank, signals = own_rank(loaded.config.trainer.devices), Signals()
     if rank == 0:
         check_folder(run.path)  # before anything in it is written

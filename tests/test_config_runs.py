@@ -9,21 +9,13 @@ import pytest
 from omegaconf import MISSING
 from pydantic import Field
 
-from lightning_wm.config import (
-    differences,
-    help_text,
-    load,
-    may_differ,
-    options,
-    options_help,
-    reference_markdown,
-    run_directory,
-)
+from lightning_wm.config import help_text, load, options, options_help, reference_markdown
 from lightning_wm.config.fields import settings
 from lightning_wm.config.help import docstrings, rows
 from lightning_wm.config.schema import Config, ReplayConfig
 from lightning_wm.config.store import flatten
 from lightning_wm.errors import ConfigError
+from lightning_wm.runs.identity import differences, may_differ, run_directory
 
 RECIPE = "recipe=quickstart"
 

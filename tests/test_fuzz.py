@@ -32,6 +32,7 @@ from lightning_wm.runs.checkpoint import load_checkpoint
 from lightning_wm.runs.checksum import COMMENT, EMPTY, TAIL
 from lightning_wm.runs.evaluation_file import read_evaluation
 from lightning_wm.runs.files import write_tensors
+from lightning_wm.runs.identity import run_directory
 from lightning_wm.runs.loading import LoadedRun, load_run
 from lightning_wm.runs.model_folder import read_weights
 from lightning_wm.runs.weights import put_weights
@@ -95,7 +96,7 @@ def test_command_lines(real: bool, argv: list[str]) -> None:
         text = configuration.to_yaml(found.tree)
         again = configuration.from_tree(parse(text))
         assert repr(stored(plain(again))) == repr(stored(plain(found.config)))
-        outcome(lambda: configuration.run_directory(found))
+        outcome(lambda: run_directory(found))
 
 
 @fuzz(150)

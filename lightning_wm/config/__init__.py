@@ -17,10 +17,7 @@ from lightning_wm.config.schema import ReplayConfig as ReplayConfig
 from lightning_wm.config.schema import RolloutConfig as RolloutConfig
 from lightning_wm.config.schema import TaskConfig as TaskConfig
 from lightning_wm.config.schema import TrainerConfig as TrainerConfig
-from lightning_wm.config.store import differences as differences
-from lightning_wm.config.store import may_differ as may_differ
 from lightning_wm.config.store import printed as printed
 from lightning_wm.config.store import read_tree as read_tree
-from lightning_wm.config.store import run_directory as run_directory
 from lightning_wm.config.store import to_yaml as to_yaml
 from lightning_wm.registry import load_plugins as load_plugins

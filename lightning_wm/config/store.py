@@ -1,4 +1,4 @@
-"""YAML in and out, the run directory, and what may differ when a run goes on.
+"""YAML in and out, and trees of plain values.
 
 OmegaConf's loader has PyYAML's rules, which read `12:30` as 750 and `on` as True, and follows tags and aliases. Here
 plain scalars follow YAML 1.2 (plus `1_000`), so both stay text, and a file from elsewhere neither runs code nor grows.
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from lightning_wm import registry
 from lightning_wm.config.fields import default
 from lightning_wm.config.schema import Config
 from lightning_wm.config.words import MISSING
@@ -36,8 +33,6 @@ NOT_STORED = ("recipe", "run", "resume", "trust", "smoke")
 """Keys that a run's `config.yaml` lacks: they are about the command, or (smoke) have had their effect."""
 Lines = Mapping[tuple[int, str], int]
 """(identity of a mapping in a file, key) to the line that the key stands in."""
-_FREE = ("env_steps", "run", "resume", "recipe", "trust", "plugins", "rollout.failures", "rollout.failure_window")
-_FREE_GROUPS = ("evaluation", "logging", "callbacks")
 _PLAIN = re.compile(r"(?!(?i:true|false|yes|no|on|off|y|n|null|nan|inf)$)[A-Za-z][\w./-]*", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _RULES = {
@@ -239,9 +234,6 @@ def stored(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in NOT_STORED}
 
 
-# ---- the run directory
-
-
 def path_of(key: str, text: str) -> Path:
     """A path as it was typed, with `~` expanded.
 
@@ -252,45 +244,3 @@ def path_of(key: str, text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{key}={text}: no path that can be read ({error})") from error
-
-
-def run_directory(loaded: Loaded) -> Path:
-    """`run=`, or `runs/<recipe>-s<seed>`, with a hash of the overrides that make it another run."""
-    if loaded.config.run:
-        return path_of("run", loaded.config.run)
-    flat, name = dict(flatten(loaded.tree)), f"{loaded.recipe}-s{loaded.config.seed}"
-    typed = dict(token.split("=", 1) for token in loaded.overrides)
-    # 5e2 and 500 are one value in the tree.
-    kept = {key: flat[key] if key in flat else parse(text) for key, text in typed.items() if _makes_another(key)}
-    if kept:
-        name += f"-{hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()}"
-    return Path("runs") / name
-
-
-def _makes_another(key: str) -> bool:
-    return key != "seed" and not may_differ(key)
-
-
-def may_differ(key: str) -> bool:
-    """Whether a dotted key may change when a run is continued; `env_steps` may only grow."""
-    return key in _FREE or key.partition(".")[0] in _FREE_GROUPS
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What keeps a run with the stored tree `old` from going on as `new`; empty where nothing does.
-
-    A field that `old` lacks, since it was stored before there was one, counts as its default.
-    """
-    before = dict(flatten(stored(completed(old, registry.configs))))
-    after = dict(flatten(stored(new)))
-    messages = []
-    for key in sorted({*before, *after}):
-        if not may_differ(key) and before.get(key) != after.get(key):
-            had, now = (json.dumps(flat[key]) if key in flat else "nothing" for flat in (before, after))
-            messages.append(f"{key}: the run has {had}, now {now}")
-    steps, wanted = before.get("env_steps"), after.get("env_steps")
-    if isinstance(steps, int) and isinstance(wanted, int) and wanted < steps:
-        messages.append(
-            f"env_steps: the run has {steps}, now {wanted}; it can only grow; type env_steps={steps} or more"
-        )
-    return messages

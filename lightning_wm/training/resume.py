@@ -12,6 +12,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.disk import clear_temporaries
+from lightning_wm.runs.identity import differences
 from lightning_wm.runs.weights import check_weights
 from lightning_wm.training.experiment import Experiment
 
@@ -62,9 +63,9 @@ def prepare(run: RunDirectory, loaded: configuration.Loaded) -> Saved | None:
 
 
 def _refuse_another(run: RunDirectory, loaded: configuration.Loaded) -> None:
-    differences = configuration.differences(configuration.read_tree(run.config), loaded.tree)
-    if differences:
-        listed = "\n  ".join(differences)
+    refused = differences(configuration.read_tree(run.config), loaded.tree)
+    if refused:
+        listed = "\n  ".join(refused)
         raise UserError(
             f"{run.path} holds a run with another configuration:\n  {listed}\n"
             "expected the same one to go on; type run=<a new folder> to start another"
