@@ -14,7 +14,6 @@ TINY = [
     "recipe=quickstart",
     "smoke=true",
     "evaluation.every=160",
-    "planner.decay=1",  # what the golden losses were made with
     "logging.tensorboard=false",
     "logging.progress=false",
 ]
