@@ -62,12 +62,9 @@ Step = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 class Posterior(NamedTuple):
     """Posterior over time."""
 
-    deter: Tensor
-    """`[T, B, D]`."""
-    stoch: Tensor
-    """`[T, B, S]`."""
-    statistics: Statistics
-    """Of the stochastic state, each `[T, B, ...]`."""
+    deter: Tensor  # [T, B, D]
+    stoch: Tensor  # [T, B, S]
+    statistics: Statistics  # of the stochastic state, each [T, B, ...]
 
 
 def gru_layers(c: ModelConfig, latent: Latent, action: int, embed: int) -> dict[str, nn.Module]:

@@ -81,9 +81,7 @@ def _cell(model: GRUModel) -> Cell:
 
 def _weights(model: GRUModel, deter_in: Tensor, out_weight: Tensor, out_bias: Tensor) -> Weights:
     gru, state_in = model.gru, model.transition_in.weight[:, : model.latent.width]
-    return Weights(
-        state_in, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh, deter_in, out_weight, out_bias
-    )
+    return Weights(state_in, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh, deter_in, out_weight, out_bias)
 
 
 def _prior_weights(model: GRUModel, rows: slice) -> Weights:
