@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import lightning_wm.envs  # noqa: F401  (settles MUJOCO_GL before anything imports MuJoCo, TorchRL included)
+from lightning_wm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lightning_wm.agents.planet import PlaNet as PlaNet
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from lightning_wm.runs.loading import load_actor as load_actor
     from lightning_wm.training.evaluation import Evaluate as Evaluate
     from lightning_wm.training.rollout import Rollout as Rollout
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "CEM": "lightning_wm.planners.cem",

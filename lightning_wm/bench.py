@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
-from lightning_wm.config.names import hint
-from lightning_wm.config.ranges import AtLeast, Range
-from lightning_wm.errors import ConfigError, UserError, exits
+from lightning_wm.config.fields import Count, Seed, settings
+from lightning_wm.errors import ConfigError, UserError, exits, hint
 
 if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting
+    from lightning_wm.protocols import WorldModel
 
 ALL = ("update", "behaviour", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
@@ -32,7 +34,7 @@ WORDS = {
 }
 
 
-@dataclass(frozen=True)
+@settings("")
 class BenchOptions:
     """What `bench` is told, after the word for what to measure."""
 
@@ -40,35 +42,26 @@ class BenchOptions:
     """Run directory: its model for planners; null: a fresh model of the quickstart's size."""
     json: str | None = None
     """File to write; null: bench.json, for planner RUN/bench/planners.json."""
-    repeats: int | None = None
+    repeats: Annotated[Count, Field(description="one or more repetitions", examples=[10])] | None = None
     """Timed repetitions; null: each benchmark's own."""
     smoke: bool = False
     """Tiny sizes: that it runs, not how fast it is."""
-    env_steps: int = 100_000
+    env_steps: Annotated[Count, Field(description="a positive number of env steps")] = 100_000
     """Of memory."""
     planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
     """Of planner: names, comma separated, each with fields of its own: cem:candidates=100:elites=10."""
     budgets_ms: list[str] = field(default_factory=list)
     """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
-    episodes: int = 10
+    episodes: Annotated[Count, Field(description="one or more episodes")] = 10
     """Of planner: episodes of each, on the same seeds."""
-    seed: int = 20_000
+    seed: Seed = 20_000
     """Of planner: seed of the first episode; the others follow it."""
-    environments: int = 1
+    environments: Annotated[Count, Field(description="one or more environments")] = 1
     """Of planner: episodes that are played at once."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
     trust: bool = False
     """Load the plugins that the run's config.yaml names."""
-
-
-RANGES: dict[str, Range] = {
-    "repeats": AtLeast(1, "one or more repetitions", 10),
-    "env_steps": AtLeast(1, "a positive number of env steps", 100_000),
-    "episodes": AtLeast(1, "one or more episodes", 10),
-    "seed": AtLeast(0, "a seed of 0 or more", 20_000),
-    "environments": AtLeast(1, "one or more environments", 1),
-}
 
 
 @exits
@@ -81,17 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(configuration.options_help(BenchOptions, usage))
         return 0
     what, rest = _word(arguments)
-    asked = configuration.options(rest, BenchOptions, RANGES)
-    budgets = _budgets(asked.budgets_ms)
+    options = configuration.options(rest, BenchOptions)
+    budgets = _budgets(options.budgets_ms)
     from lightning_wm.benchmarks.timing import one_thread
     from lightning_wm.training.experiment import quiet
 
     quiet()
     with one_thread():
         if what == "planner":
-            _planner(asked, budgets)
+            _planner(options, budgets)
         else:
-            _measure(what, asked)
+            _measure(what, options)
     return 0
 
 
@@ -122,13 +115,13 @@ def _budgets(written: Sequence[str]) -> list[float]:
     return budgets
 
 
-def _measure(what: str, asked: BenchOptions) -> None:
+def _measure(what: str, options: BenchOptions) -> None:
     """Rows of one benchmark or of all, as a table and as `bench.json`."""
     import importlib
 
     from lightning_wm.benchmarks import report
 
-    setting = _setting(asked)
+    setting = _setting(options)
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     for name in ALL if what == "all" else (what,):
@@ -141,45 +134,51 @@ def _measure(what: str, asked: BenchOptions) -> None:
                 raise
             skipped[name] = str(error)  # a machine without GL has the other numbers all the same
     report.show(report.table(rows), [f"{name} was left out: {why}" for name, why in skipped.items()])
-    path = Path(asked.json or "bench.json")
-    report.save(path, rows, {"skipped": skipped, "run": asked.run, "smoke": asked.smoke})
+    path = Path(options.json or "bench.json")
+    report.save(path, rows, {"skipped": skipped, "run": options.run, "smoke": options.smoke})
     print(path)
 
 
-def _setting(asked: BenchOptions) -> Setting:
+def _setting(options: BenchOptions) -> Setting:
     from lightning_wm.benchmarks.timing import Setting
 
-    model = None
-    if asked.run is not None:
-        from lightning_wm.runs.loading import load_run
-
-        model = getattr(load_run(asked.run, "last", asked.plugins, asked.trust).agent, "model", None)
-        if model is None:
-            raise UserError(f"{asked.run} has no world model to plan with; type run=<a run of agent planet>")
-    return Setting(asked.repeats, asked.smoke, asked.env_steps, model)
+    model = None if options.run is None else _trained(options, options.run)
+    return Setting(options.repeats, options.smoke, options.env_steps, model)
 
 
-def _planner(asked: BenchOptions, budgets: list[float]) -> None:
+def _trained(options: BenchOptions, run: str) -> WorldModel:
+    from lightning_wm.protocols import WorldModel
+    from lightning_wm.runs.loading import load_run
+
+    agent = load_run(run, "last", options.plugins, options.trust).agent
+    parts: dict[str, object] = dict(agent.named_children())
+    model = parts.get("model")
+    if not isinstance(model, WorldModel):
+        raise UserError(f"{run} has no world model to plan with; type run=<a run of agent planet>")
+    return model
+
+
+def _planner(options: BenchOptions, budgets: list[float]) -> None:
     """The table of planners on one trained model, its JSON and, with budgets, its picture."""
-    if asked.run is None:
+    if options.run is None:
         raise UserError("run is missing: planners are compared on a trained model; type run=runs/quickstart-s0")
-    if not asked.planners:
+    if not options.planners:
         raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
     from lightning_wm.benchmarks import report
     from lightning_wm.benchmarks.pareto import draw
     from lightning_wm.benchmarks.returns import Games, Played, compare, table
     from lightning_wm.runs.loading import load_run
 
-    loaded = load_run(asked.run, "last", asked.plugins, asked.trust)
-    games = Games(asked.episodes, asked.seed, asked.environments)
-    path = Path(asked.json) if asked.json else loaded.run.path / "bench" / "planners.json"
+    loaded = load_run(options.run, "last", options.plugins, options.trust)
+    games = Games(options.episodes, options.seed, options.environments)
+    path = Path(options.json) if options.json else loaded.run.path / "bench" / "planners.json"
     played: list[Played] = []
-    for one in compare(loaded, asked.planners, games, budgets, asked.repeats or 3):
-        played.append(one)
+    for newest in compare(loaded, options.planners, games, budgets, options.repeats or 3):
+        played.append(newest)
         # A large planner plays for an hour: what is known by then is kept.
         rows = [each.as_json(played[0].evaluation) for each in played]
-        report.save(path, rows, {"run": asked.run, "budgets_ms": budgets})
-        print(f"{one.label}: {one.evaluation.mean:.1f}, saved in {path}", file=sys.stderr)
+        report.save(path, rows, {"run": options.run, "budgets_ms": budgets})
+        print(f"{newest.label}: {newest.evaluation.mean:.1f}, saved in {path}", file=sys.stderr)
     report.show(table(played))
     print(path)
     if budgets:

@@ -5,13 +5,17 @@ A message says what happened, what was expected and what to type.
 
 from __future__ import annotations
 
+import difflib
 import errno
+import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+
+from lightning_wm.version import __version__
 
 
 class LightningWMError(Exception):
@@ -49,15 +53,29 @@ class EnvironmentFailure(LightningWMError):
 
 
 class DiskError(LightningWMError):
-    """A file that must be written cannot be (exit 5)."""
+    """A file that must be written does not fit on the disk (exit 5)."""
 
     exit_code = 5
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error, or the one that caused it, is of a full disk or a full quota."""
-    cause = error.__cause__ if isinstance(error, DiskError) else error
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error is of a full disk, a full quota, or a disk that fails."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return isinstance(error, OSError) and error.errno in full
+
+
+def unwritable(path: object, error: OSError) -> LightningWMError:
+    """The error for what cannot be written: a DiskError where the disk is full, else one that the user can fix."""
+    what = f"{path} could not be written: {error.strerror or error}"
+    if is_full(error):
+        return DiskError(f"{what}; free some space")
+    return UserError(f"{what}; expected a place that you may write to; choose another, or mend that")
+
+
+def _of_library(error: OSError) -> LightningWMError:
+    if is_full(error):
+        return unwritable(error.filename or "a file", error)
+    return UserError(f"{error.filename}: {error.strerror}; expected what you may read and write there")
 
 
 class Interrupted(BaseException):
@@ -79,9 +97,42 @@ class Interrupted(BaseException):
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
 
 
+def similar(name: str, known: Iterable[str], count: int) -> list[str]:
+    """The names that are most like one, the nearest first."""
+    return difflib.get_close_matches(name, sorted(set(known)), count)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar of `known`, or None where nothing is close.
+
+    Of dotted keys, a key with the same last word is near whatever its group, so that `batch` finds `replay.batch`.
+    """
+    choices = sorted(set(known))
+    group, _, last = name.rpartition(".")
+    same = [choice for choice in choices if choice.rpartition(".")[2] == last and choice != name]
+    whole = similar(name, choices, 1)
+    if same and not (group and whole and whole[0].rpartition(".")[0] == group):
+        return max(same, key=lambda choice: _ratio(name, choice))
+    if whole:
+        return whole[0]
+    scored = [(max(_ratio(last, choice.rpartition(".")[2]), _ratio(name, choice)), choice) for choice in choices]
+    ratio, best = max(scored, default=(0.0, ""))
+    return best if ratio >= 0.6 else None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _ratio(left: str, right: str) -> float:
+    return difflib.SequenceMatcher(None, left, right).ratio()
+
+
 def printable(text: str) -> str:
     """Text without what a terminal would obey: messages quote files that may come from anybody."""
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 Main = Callable[[Sequence[str] | None], int]
@@ -94,6 +145,12 @@ def exits(main: Main) -> Main:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in arguments
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+        if "--version" in arguments:
+            print(f"lightning_wm {__version__}")
+            return 0
         try:
             return main([item for item in arguments if item != "--debug"])
         except LightningWMError as error:
@@ -106,13 +163,13 @@ def exits(main: Main) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:  # of a library's file: figures, TensorBoard
-            if not is_full(error):
+            if not is_full(error) and error.filename is None:
                 raise
             if debug:
                 traceback.print_exc()
-            where = error.filename or "a file"
-            print(f"error: {where} could not be written: {error.strerror}; free some space", file=sys.stderr)
-            return DiskError.exit_code
+            known = _of_library(error)
+            print(f"error: {printable(str(known))}", file=sys.stderr)
+            return known.exit_code
         except Interrupted as error:
             print(f"interrupted by {error.signal.name}; the same command goes on", file=sys.stderr)
             return error.exit_code

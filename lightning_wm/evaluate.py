@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
-from lightning_wm.config.ranges import AtLeast
-from lightning_wm.errors import ConfigError, exits
+from lightning_wm.config.fields import Count, Natural, settings
+from lightning_wm.errors import LightningWMError, exits
+
+if TYPE_CHECKING:
+    from lightning_wm.protocols import PlannerSettings
+    from lightning_wm.runs.evaluation_file import Evaluation
+    from lightning_wm.runs.loading import LoadedRun
 
 
-@dataclass(frozen=True)
+@settings("")
 class EvaluateOptions:
     """What `evaluate` is told."""
 
-    run: str
+    run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
     """Run directory, or a model folder of `export`."""
     planner: str | None = None
     """One or more planners, comma separated; null: the run's own. `planner.<field>=` sets a field of each."""
     planner_fields: dict[str, Any] = field(default_factory=dict)
-    episodes: int = 10
+    episodes: Count = 10
     """Episodes of each planner, on the same seeds."""
-    seed: int = 20_000
+    seed: Natural = 20_000
     """Seed of the first episode; the others follow it."""
-    environments: int = 10
+    environments: Count = 10
     """Episodes that are played at once."""
-    checkpoint: str = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
-    name: str | None = None
+    name: (
+        Annotated[str, Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '_' and '-'", examples=["mine"])]
+        | None
+    ) = None
     """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>."""
     video: bool = False
     """Film the first episode of each planner."""
-    inspect: int | None = None
+    inspect: Annotated[Natural, Field(description="the number of a decision, from 0", examples=[50])] | None = None
     """Look at this decision (from 0) of the first episode instead: inspect/NAME-PLANNER-step<N>.png and .json."""
-    threads: int | None = None
+    threads: Annotated[Count, Field(examples=[1])] | None = None
     """CPU threads of torch; null leaves torch's choice."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
@@ -46,13 +55,6 @@ class EvaluateOptions:
 
 
 USAGE = "python -m lightning_wm.evaluate run=RUN [planner=grad_mpc,cem] [planner.<field>=…] [episodes=10] [seed=20000]"
-RANGES = {
-    "episodes": AtLeast(1, "at least 1", 10),
-    "environments": AtLeast(1, "at least 1", 10),
-    "seed": AtLeast(0, "at least 0", 10),
-    "threads": AtLeast(1, "at least 1", 10),
-    "inspect": AtLeast(0, "the number of a decision, from 0", 50),
-}
 
 
 @exits
@@ -62,76 +64,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(configuration.options_help(EvaluateOptions, USAGE))
         return 0
-    asked = configuration.options(arguments, EvaluateOptions, examples={"run": "runs/quickstart-s0"})
-    _check(asked)
-    if asked.inspect is not None:
-        for path in inspected(asked, asked.inspect):
+    options = configuration.options(arguments, EvaluateOptions)
+    if options.inspect is not None:
+        for path in inspected(options, options.inspect):
             print(path)
         return 0
     from lightning_wm.playing.results import show
 
-    show([result.as_json() for result in evaluate(asked)])
+    show([result.as_json() for result in evaluate(options)])
     return 0
 
 
-def _check(asked: EvaluateOptions) -> None:
-    found = (allowed.fault(name, getattr(asked, name)) for name, allowed in RANGES.items())
-    faults = [fault for fault in found if fault is not None]
-    if asked.checkpoint not in ("last", "best"):
-        faults.append(f"checkpoint={asked.checkpoint}: expected last or best; type checkpoint=last")
-    if asked.name is not None and not re.fullmatch(r"[\w.-]+", asked.name):
-        faults.append(f"name={asked.name}: expected letters, digits, '.', '_' and '-'; type e.g. name=mine")
-    if faults:
-        raise ConfigError(faults)
-
-
-def _load(asked: EvaluateOptions) -> tuple[Any, list[Any], str]:
+def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Any], str]:
     """The run, the settings of every planner, and what the files' names begin with."""
     import torch
 
     from lightning_wm.runs.loading import load_run, planner_config
 
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
-    loaded = load_run(asked.run, asked.checkpoint, asked.plugins, asked.trust)
-    names = asked.planner.split(",") if asked.planner else [loaded.config.planner.name]
-    planners = [planner_config(loaded, name, asked.planner_fields) for name in names]
-    return loaded, planners, asked.name or f"eval-{loaded.env_steps}-s{asked.seed}"
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    loaded = load_run(options.run, options.checkpoint, options.plugins, options.trust)
+    names = options.planner.split(",") if options.planner else [loaded.config.planner.name]
+    planners = [planner_config(loaded, name, options.planner_fields) for name in names]
+    return loaded, planners, options.name or f"eval-{loaded.env_steps}-s{options.seed}"
 
 
-def evaluate(asked: EvaluateOptions) -> list[Any]:
+def evaluate(options: EvaluateOptions) -> list[Evaluation]:
     """Play every planner and write its file; returns the evaluations in the order asked for."""
+    from lightning_wm.playing.results import show
     from lightning_wm.training.experiment import environments, evaluate_planner
 
-    loaded, planners, stem = _load(asked)
-    results: list[Any] = []
-    with closing(environments(loaded.config)(min(asked.environments, asked.episodes))) as env:
+    loaded, planners, stem = _load(options)
+    results: list[Evaluation] = []
+    with closing(environments(loaded.config)(min(options.environments, options.episodes))) as env:
         for planner, name in zip(planners, _names(planners), strict=True):
             result = evaluate_planner(
                 loaded.config,
                 loaded.agent,
                 planner,
                 env,
-                episodes=asked.episodes,
-                seed=asked.seed,
+                episodes=options.episodes,
+                seed=options.seed,
                 env_steps=loaded.env_steps,
                 checkpoint=loaded.checkpoint,
             )
-            result.save(loaded.run.evaluations / f"{stem}-{name}.json")
             results.append(result)
-    if asked.video:
-        _films(loaded, planners, asked.seed, stem)
+            try:
+                result.save(loaded.run.evaluations / f"{stem}-{name}.json")
+            except LightningWMError:  # what was played is not lost with the file
+                show([played.as_json() for played in results])
+                raise
+    if options.video:
+        _films(loaded, planners, options.seed, stem)
     return results
 
 
-def _names(planners: Sequence[Any]) -> list[str]:
+def _names(planners: Sequence[PlannerSettings]) -> list[str]:
     """The planners' names, with a number where one was asked for more than once."""
     names = [planner.name for planner in planners]
     counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
     return [name if count == 1 else f"{name}-{count}" for name, count in zip(names, counts, strict=True)]
 
 
-def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
+def inspected(options: EvaluateOptions, step: int) -> list[Path]:
     """Look at one decision of every planner; returns the files, a PNG and a JSON each."""
     from dataclasses import asdict
 
@@ -141,15 +136,15 @@ def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
     from lightning_wm.runs.files import write_json
     from lightning_wm.training.experiment import environments
 
-    loaded, planners, stem = _load(asked)
+    loaded, planners, stem = _load(options)
     about = {"task": loaded.config.task.name, "env_steps": loaded.env_steps, "checkpoint": loaded.checkpoint}
     files: list[Path] = []
     with closing(environments(loaded.config)(1)) as env:
         for planner, name in zip(planners, _names(planners), strict=True):
-            actor = loaded.agent.actor(build("planner", planner), seed=asked.seed)
-            seen = inspect(env, actor, getattr(loaded.agent, "model", None), asked.seed, step)
+            actor = loaded.agent.actor(build("planner", planner), seed=options.seed)
+            seen = inspect(env, actor, getattr(loaded.agent, "model", None), options.seed, step)
             picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
-            title = f"{planner.name} on {about['task']}, seed {asked.seed}, decision {seen.decision.number}"
+            title = f"{planner.name} on {about['task']}, seed {options.seed}, decision {seen.decision.number}"
             draw(seen, picture, title)
             numbers = picture.with_suffix(".json")
             write_json(numbers, {**about, "planner": planner.name, "settings": asdict(planner), **seen.as_json()})
@@ -157,14 +152,14 @@ def inspected(asked: EvaluateOptions, step: int) -> list[Path]:
     return files
 
 
-def _films(loaded: Any, planners: Sequence[Any], seed: int, stem: str) -> None:
+def _films(loaded: LoadedRun, planners: Sequence[PlannerSettings], seed: int, stem: str) -> None:
     from lightning_wm.registry import build
     from lightning_wm.training.experiment import environments
     from lightning_wm.training.video import film
 
     with closing(environments(loaded.config)(1)) as env:
         for planner, name in zip(planners, _names(planners), strict=True):
-            path: Path = loaded.run.videos / f"{stem}-{name}.mp4"
+            path = loaded.run.videos / f"{stem}-{name}.mp4"
             film(env, loaded.agent.actor(build("planner", planner), seed=seed), seed, path)
             print(path)
 

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from lightning_wm import config as configuration
+from lightning_wm.config.fields import settings
 from lightning_wm.errors import ConfigError, UserError, exits
 
 if TYPE_CHECKING:
     from lightning_wm.runs.loading import LoadedRun
 
 
-@dataclass(frozen=True)
+@settings("")
 class ExportOptions:
     """What `export` is told."""
 
-    run: str
+    run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
     """Run directory."""
-    out: str
+    out: Annotated[str, Field(examples=["my_model"])]
     """Model folder; it must not be there yet."""
-    checkpoint: str = "last"
+    checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
     trust: bool = False
     """Load the plugins that the run's config.yaml names."""
+    leave_out: list[str] = field(default_factory=list)
+    """Fields of the configuration that are not shared, dotted (callbacks.mine.path): their defaults count again."""
 
 
-USAGE = "python -m lightning_wm.export run=RUN out=FOLDER [checkpoint=last|best]"
+USAGE = "python -m lightning_wm.export run=RUN out=FOLDER [checkpoint=last|best] [leave_out=[FIELD]]"
 
 
 @exits
@@ -41,16 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(configuration.options_help(ExportOptions, USAGE))
         return 0
     examples = {"run": "runs/quickstart-s0", "out": "my_model"}
-    asked = configuration.options(arguments, ExportOptions, examples=examples)
-    if asked.checkpoint not in ("last", "best"):
-        raise ConfigError([f"checkpoint={asked.checkpoint}: expected last or best; type checkpoint=last"])
-    out = export(asked)
+    options = configuration.options(arguments, ExportOptions, examples=examples)
+    out = export(options)
     print(out)
-    print(f"add a licence to {out / 'README.md'}, then try it: python -m lightning_wm.evaluate run={out}")
+    command = shlex.join(["python", "-m", "lightning_wm.evaluate", f"run={out}"])
+    print(f"add a licence to {out / 'README.md'}, then try it: {command}")
     return 0
 
 
-def export(asked: ExportOptions) -> Path:
+def export(options: ExportOptions) -> Path:
     """Write the model folder, whole or not at all; returns where it lies.
 
     Raises:
@@ -70,19 +76,21 @@ def export(asked: ExportOptions) -> Path:
         write_weights,
     )
 
-    out = Path(asked.out)
+    out = Path(options.out)
     refuse_existing(out)
-    loaded = load_run(asked.run, asked.checkpoint, asked.plugins, asked.trust)
-    _refuse_paths(loaded.tree, loaded.run.config)
-    found, tensors = evaluation(loaded), loaded.agent.state_dict()
+    loaded = load_run(options.run, options.checkpoint, options.plugins, options.trust)
+    tree = _shared(loaded.tree, options)
+    _refuse_paths(tree, loaded.run.config)
+    config = configuration.from_tree(tree, options.plugins, options.trust)
+    judged, tensors = evaluation(loaded), loaded.agent.state_dict()
     with new_folder(out) as folder:
         write_weights(folder, Weights(tensors, loaded.env_steps, loaded.checkpoint))
-        write_text(folder / CONFIG, configuration.to_yaml(loaded.tree))
-        if found is not None:
-            write_json(folder / EVALUATION, found)
+        write_text(folder / CONFIG, configuration.to_yaml(tree))
+        if judged is not None:
+            write_json(folder / EVALUATION, judged)
         parameters = sum(value.numel() for value in tensors.values())
         name = out.resolve().name
-        write_text(folder / CARD, card(loaded.config, name, loaded.env_steps, loaded.checkpoint, parameters, found))
+        write_text(folder / CARD, card(config, name, loaded.env_steps, loaded.checkpoint, parameters, judged))
     return out
 
 
@@ -97,10 +105,32 @@ def evaluation(loaded: LoadedRun) -> dict[str, Any] | None:
     folder = loaded.run.evaluations
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name == "final.json", path.stat().st_mtime_ns))
     for path in reversed(paths):
-        found = read_evaluation(path)
-        if (found["env_steps"], found["checkpoint"]) == (loaded.env_steps, loaded.checkpoint):
-            return found
+        judged = read_evaluation(path)
+        if (judged.env_steps, judged.checkpoint) == (loaded.env_steps, loaded.checkpoint):
+            return judged.as_json()
     return None
+
+
+def _shared(tree: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
+    """The configuration without the fields that are left out.
+
+    Raises:
+        ConfigError: names those that it has not.
+    """
+    shared = deepcopy(dict(tree))
+    faults = []
+    for key in options.leave_out:
+        *path, name = key.split(".")
+        inside: object = shared
+        for part in path:
+            inside = inside.get(part) if isinstance(inside, dict) else None
+        if isinstance(inside, dict) and name in inside:
+            del inside[name]
+        else:
+            faults.append(f"leave_out={key}: the run's configuration has no such field")
+    if faults:
+        raise ConfigError(faults)
+    return shared
 
 
 def _refuse_paths(tree: Mapping[str, Any], file: Path) -> None:
@@ -109,16 +139,16 @@ def _refuse_paths(tree: Mapping[str, Any], file: Path) -> None:
         if Path(value).is_absolute() or value.startswith("~"):
             raise UserError(
                 f"{file}: {key}={value} is a path of this machine; expected none in what is shared; "
-                f"change it there, and then export"
+                f"type {shlex.quote(f'leave_out=[{key}]')} to share it without this field, whose default counts then"
             )
 
 
-def _texts(value: Any, key: str = "") -> list[tuple[str, str]]:
+def _texts(value: object, key: str = "") -> list[tuple[str, str]]:
     """Every text in a tree with its dotted key."""
     if isinstance(value, Mapping):
-        return [found for name, one in value.items() for found in _texts(one, f"{key}.{name}" if key else str(name))]
+        return [text for name, part in value.items() for text in _texts(part, f"{key}.{name}" if key else str(name))]
     if isinstance(value, list):
-        return [found for one in value for found in _texts(one, key)]
+        return [text for part in value for text in _texts(part, key)]
     return [(key, value)] if isinstance(value, str) else []
 
 

@@ -6,9 +6,6 @@ its table again.
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +15,7 @@ from lightning_wm import config as configuration
 from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
 
 if TYPE_CHECKING:
-    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.training.experiment import Experiment
     from lightning_wm.training.signals import Signals
 
@@ -41,127 +38,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _fit(loaded, arguments)
 
 
-RANK = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
-"""Variables that tell the processes of one run apart before they know of each other."""
-
-
-def _first_rank() -> bool:
-    return all(int(os.environ.get(name, "0")) == 0 for name in RANK)
-
-
-def _lock_name(owner: bool) -> str:
-    """The directory's lock for rank 0; others have one each, so that two processes never write the same replay."""
-    return "lock" if owner else "lock-" + "-".join(os.environ.get(name, "0") for name in RANK)
-
-
 def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
-    from lightning_wm.runs.disk import may_drop
-    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.runs.untrusted import check_folder
-    from lightning_wm.training import slurm
     from lightning_wm.training.experiment import quiet
+    from lightning_wm.training.launch import own_rank
     from lightning_wm.training.signals import Signals
+    from lightning_wm.training.slurm import requeued_when_preempted
 
     quiet()
     run = RunDirectory(configuration.run_directory(loaded))
-    owner = _first_rank()
-    if owner:
+    rank, signals = own_rank(loaded.config.trainer.devices), Signals()
+    if rank == 0:
         check_folder(run.path)  # before anything in it is written
-    run.lock(_lock_name(owner))
-    signals = Signals()
+    run.lock(f"lock-{rank}" if rank else "lock")  # one for each process, so that two never write the same replay
     try:
-        with signals.listening(), may_drop(run.videos):
-            try:
-                return _go(loaded, arguments, run, signals, owner)
-            except Interrupted as error:
-                if owner and error.signal != signal.SIGINT:
-                    with signals.deferred():  # a further signal must not stop scontrol
-                        slurm.requeue()
-                raise
-    except LightningWMError as error:
-        if not owner and error.everywhere:
-            return 0  # as below
-        raise
-    except Interrupted:
-        if not owner:
+        with signals.listening(), requeued_when_preempted(signals, rank):
+            return _go(loaded, arguments, run, signals, rank)
+    except (LightningWMError, Interrupted) as error:
+        if rank and (isinstance(error, Interrupted) or error.everywhere):
             return 0  # Lightning kills rank 0, perhaps in the middle of its last words, where another rank fails
         raise
     finally:
         run.unlock()
 
 
-def _go(
-    loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, owner: bool
-) -> int:
+def _go(loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, rank: int) -> int:
+    from lightning_wm.training import resume
+    from lightning_wm.training.closing import close_run
     from lightning_wm.training.experiment import build_experiment
 
-    checkpoint = _prepare(run, loaded) if owner else _newest(run)
+    saved = resume.newest(run) if rank else resume.prepare(run, loaded)
     experiment = build_experiment(loaded.config, run, signals)
-    if owner and not run.exists():
+    if rank == 0 and not run.exists():
         run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
-    if checkpoint is None or not _complete(checkpoint, loaded.config.env_steps):
+    if saved is None or not resume.is_complete(saved[1], loaded.config.env_steps):
+        checkpoint = None if saved is None else resume.hand_over(experiment, *saved)
+        saved = None  # its memory is Lightning's now
         _train(experiment, checkpoint)
-    return _finish(experiment) if experiment.trainer.is_global_zero else 0
-
-
-def _newest(run: RunDirectory) -> Path | None:
-    path = run.checkpoint("last")
-    if path.exists():
-        return path
-    if others := sorted(run.checkpoints.glob("*.ckpt*")):
-        raise UserError(
-            f"{run.checkpoints} has {others[0].name} but no turn-NNNNN.ckpt to go on from; expected one; "
-            "restore it from a copy, or type run=<a new folder> to start another run"
-        )
-    return None
-
-
-def _prepare(run: RunDirectory, loaded: configuration.Loaded) -> Path | None:
-    """The checkpoint to go on from, where the directory holds a run that may; None for a new one."""
-    from lightning_wm.runs.files import clear_temporaries
-
-    if not run.exists():
-        return None
-    if loaded.config.resume == "never":
-        raise UserError(f"{run.path} holds a run and resume=never; type resume=auto, or run=<a new folder>")
-    differences = configuration.differences(configuration.read_tree(run.config), loaded.tree)
-    if differences:
-        listed = "\n  ".join(differences)
-        raise UserError(
-            f"{run.path} holds a run with another configuration:\n  {listed}\n"
-            "expected the same one to go on; type run=<a new folder> to start another"
-        )
-    for folder in (run.path, run.checkpoints, run.evaluations, *run.path.glob("replay/rank*")):
-        clear_temporaries(folder)
-    checkpoint = _newest(run)
-    if checkpoint is None:
-        _forget(run)
-        return None
-    for damaged in run.turns():  # out of the way of the two that are kept
-        if damaged > checkpoint:
-            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
-    return checkpoint
-
-
-def _forget(run: RunDirectory) -> None:
-    """Begin anew where a run ended before its first checkpoint."""
-    run.metrics.unlink(missing_ok=True)
-    for leftover in ("replay", "tensorboard"):
-        shutil.rmtree(run.path / leftover, ignore_errors=True)
-
-
-def _complete(checkpoint: Path, env_steps: int) -> bool:
-    from lightning_wm.runs.files import load_checkpoint
-
-    saved = load_checkpoint(checkpoint)["lightning_wm"]
-    return bool(saved["ranks"][0]["counters"]["env_steps"] >= env_steps and not saved.get("mid_turn"))
+    if experiment.trainer.is_global_zero:
+        close_run(experiment)
+    return 0
 
 
 def _train(experiment: Experiment, checkpoint: Path | None) -> None:
+    from lightning_wm.runs.untrusted import reason
+
     if checkpoint is not None:
         print(f"going on from {checkpoint}", file=sys.stderr)
     where = str(checkpoint) if checkpoint is not None else None
-    trainer, signals = experiment.trainer, experiment.rollout.signals
+    trainer, signals = experiment.trainer, experiment.state.signals
     if trainer.strategy.launcher is not None:
         signals.pass_on = trainer.strategy.launcher.kill
     try:
@@ -170,23 +96,15 @@ def _train(experiment: Experiment, checkpoint: Path | None) -> None:
     except (LightningWMError, OSError):
         raise
     except Exception as error:
-        if checkpoint is None or experiment.rollout.phase != "starting":
+        if checkpoint is None or experiment.state.phase != "starting":
             raise
-        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise UserError(
-            f"the run could not go on from {checkpoint} ({why[:300]}); expected a checkpoint that fit wrote with this "
-            "configuration; restore it from a copy, or type run=<a new folder> to start another run"
+            f"the run could not go on from {checkpoint} ({type(error).__name__}: {reason(error)}); "
+            "expected a checkpoint that fit wrote with this configuration; "
+            "restore it from a copy, or type run=<a new folder> to start another run"
         ) from error
     finally:
         experiment.rollout.env.close()
-
-
-def _finish(experiment: Experiment) -> int:
-    """The final table, the learning curve and a video."""
-    from lightning_wm.training.closing import close_run
-
-    close_run(experiment)
-    return 0
 
 
 if __name__ == "__main__":

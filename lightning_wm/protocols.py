@@ -9,13 +9,15 @@ action repeat; an agent step is one decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
+
+from lightning_wm.errors import EnvironmentFailure
 
 State = dict[str, Tensor]
 """A model's latent state: named tensors that share one flat leading batch `[M, ...]`."""
@@ -68,6 +70,13 @@ class WorldModel(Protocol):
 
     def observation_error(self, state: State, observation: TensorDictBase) -> Tensor:
         """Mean squared error `[M]` of what the state decodes to, in the space of the reconstruction loss."""
+
+
+class TrainedModel(WorldModel, Protocol):
+    """A world model that is an `nn.Module`, so that an agent can train it."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Its weights."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +137,31 @@ class Problem:
     """What is added to the predicted return (penalties, terminal value)."""
 
 
-class Planner(Protocol):
-    """Chooses actions by optimising through a model; owns no weights.
+class PlannerSettings(Protocol):
+    """What the `Config` of every planner has; `planning.settings.PlannerConfig` is that of those that search.
 
-    `Config` has the fields that planners share by name: `horizon`,
-    `iterations`, `candidates`, `elites`, `execute`, `replan`, `warm_start`.
+    Others use the fields that planners share by name: `iterations`, `candidates`, `elites`, `execute`, `warm_start`.
     """
 
-    config: Any
+    @property
+    def name(self) -> str:
+        """The planner's registered name."""
+
+    @property
+    def horizon(self) -> int:
+        """H: agent steps of a plan."""
+
+    @property
+    def replan(self) -> int:
+        """Decisions that a plan serves; at most H."""
+
+
+class Planner(Protocol):
+    """Chooses actions by optimising through a model; owns no weights."""
+
+    @property
+    def config(self) -> PlannerSettings:
+        """Its settings."""
 
     def memory(self, environments: int, action: int, like: Tensor) -> TensorDict:
         """An empty warm start of batch `[E]` with a bool entry `valid` `[E]` that is False."""
@@ -160,21 +186,77 @@ class Planner(Protocol):
         """
 
 
+@runtime_checkable
+class StartsFromPolicy(Protocol):
+    """A planner that can start from a learned policy; `planning.problem.problem_for` refuses it where there is none."""
+
+    needs_policy: bool
+    """Whether it cannot do without."""
+
+
 ORIGINS = ("random", "previous", "policy", "zero", "fitted")
 """Where a candidate came from; `candidates["origin"]` holds indices into this."""
 
 
+@runtime_checkable
 class Actor(Protocol):
     """What plays in an environment: planner, policy, SAC or CURL alike.
 
     A `TensorDictModuleBase`: usable as `policy=` of any `env.rollout`.
     """
 
+    episode: int
+    """Number of the next full reset's first environment; environment e plays episode `episode + e`. It moves on with
+    every full reset, so that no episode draws what another one drew; set it after `reset()` to play a certain one."""
+    noise: float
+    """Standard deviation of the Gaussian noise added to actions; 0 for evaluation."""
+    plan: TensorDict | None
+    """The last plan, of batch `[E]`; None without one."""
+    milliseconds: float
+    """Wall time of the last call of the planner, over the environments in the call; 0 without one."""
+
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the episode of every environment, or of those where `mask` `[E]` is True."""
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: object) -> Any:
         """An action in [-1, 1] for a TensorDict or a mapping of arrays, batched `[E, ...]` or not."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """A LightningModule that learns from replay and gives what acts; `agents.base.BaseAgent` is the usual base."""
+
+    last: dict[str, Tensor]
+    """Losses of the newest logged update, detached, by their logged names."""
+
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> Actor:
+        """What plays with what was learned so far; weights are shared, not copied.
+
+        Args:
+            planner: chooses actions; None for agents that act by themselves.
+            seed: of the streams planner and exploration.
+            rank: first counter of those streams.
+            noise: standard deviation of the Gaussian noise added to actions.
+            explore: act to learn the model, where the agent has learned how, instead of for reward.
+
+        Raises:
+            UserError: the planner asks for what was not learned, or there is none where one is needed.
+        """
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """An environment `[E]` that can replace a simulator that fails, and end its episode, instead of raising."""
+
+    restart: bool
+    """Whether it does."""
+    failed: dict[int, EnvironmentFailure]
+    """The rows that the last reset or step restarted."""
+
+    def rebuild(self, row: int) -> None:
+        """Replace a row's simulator; its episode ends."""
 
 
 # ---- what a world model may have beyond `WorldModel`, each asked for with isinstance
@@ -197,6 +279,14 @@ class Disagrees(Protocol):
 
     def disagreement(self, state: State) -> Tensor:
         """What an ensemble does not agree on in a state `[M, ...]`: `[M]`, at least 0, differentiable in the state."""
+
+
+@runtime_checkable
+class PredictsTermination(Protocol):
+    """A model that tells whether its `continues` is a prediction; one that does not tell is taken at its word."""
+
+    predicts_termination: bool
+    """False where `continues` is 1 in every state."""
 
 
 @runtime_checkable

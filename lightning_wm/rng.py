@@ -53,5 +53,5 @@ def normal(shape: Sequence[int], generators: Sequence[torch.Generator], like: Te
     Drawn on the CPU in float32 and then moved, so that every device and
     precision sees the same numbers.
     """
-    rows = [torch.randn(*shape, generator=one) for one in generators]
+    rows = [torch.randn(*shape, generator=generator) for generator in generators]
     return torch.stack(rows).to(device=like.device, dtype=like.dtype)

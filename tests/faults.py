@@ -17,6 +17,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
+from lightning_wm.config.fields import settings
 from lightning_wm.config.schema import ObservationConfig
 from lightning_wm.envs.dmc import DMControl
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
@@ -84,7 +85,7 @@ class Faulty(DMControl):
             out[0] = np.inf
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class FaultyMPCConfig(GradMPCConfig):
     """Grad-MPC's and the faults'."""
 

@@ -32,7 +32,8 @@ from lightning_wm.data.replay import Replay
 from lightning_wm.fit import main as fit
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import KINDS, names
-from lightning_wm.runs.files import RunDirectory, load_checkpoint
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
 
 for _kind in KINDS:
     names(_kind)

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 from lightning_wm.agents.planet import PlaNet
 from lightning_wm.config import ObservationConfig, TaskConfig
-from lightning_wm.envs import make_env, spaces
+from lightning_wm.envs import make_env, observation_layout, spaces
 from lightning_wm.errors import UserError
 from lightning_wm.planners.grad_mpc import GradMPC
 from lightning_wm.playing.actor import WorldModelActor
@@ -47,8 +47,95 @@ def test_every_form_of_an_observation_gives_the_same_action() -> None:
 
 
 def test_a_missing_observation_is_named() -> None:
-    with pytest.raises(KeyError, match="observation"):
+    with pytest.raises(UserError, match=r"with pixels; expected a mapping with 'observation' numbers \[5\]"):
         actor().act({"pixels": seen(1)})
+
+
+BAD_FORMS = {
+    "a wrong size": ({"observation": torch.zeros(4)}, r"observation has shape \[4\]; expected .* \[5\]"),
+    "too many axes": ({"observation": torch.zeros(1, 1, 5)}, r"shape \[1, 1, 5\]"),
+    "no environment": ({"observation": torch.zeros(0, 5)}, r"shape \[0, 5\]"),
+    "text": ({"observation": ["a"] * 5}, "no array of numbers"),
+    "complex numbers": ({"observation": np.zeros(5, complex)}, "complex128"),
+    "nothing": (None, "NoneType|no array"),
+    "not-a-number": ({"observation": torch.tensor([0.0, 0, torch.nan, 0, 0])}, r"observation\[2\] is nan"),
+    "infinite": (
+        {"observation": torch.tensor([[0.0] * 5, 4 * [0.0] + [-torch.inf]])},
+        r"observation\[4\] of environment 1 is -inf",
+    ),
+}
+
+
+@pytest.mark.parametrize(("observation", "message"), BAD_FORMS.values(), ids=list(BAD_FORMS))
+def test_a_bad_observation_is_refused_and_the_next_acts_as_if_it_had_not_come(
+    observation: object, message: str
+) -> None:
+    """One NaN poisoned the latent state for good."""
+    player, untouched = actor(), actor()
+    for other in (player, untouched):
+        other.act({"observation": seen(2)})
+    with pytest.raises(UserError, match=message):
+        player.act(observation)
+    after = {"observation": seen(2) + 1}
+    assert torch.equal(player.act(after), untouched.act(after))
+    assert torch.equal(player._state["deter"], untouched._state["deter"])
+
+
+def test_a_missing_row_may_be_what_the_model_expects() -> None:
+    """`missing = "predict"`: the prior's step in that row, the posterior's in the other."""
+    player, whole = actor(), actor()
+    player.missing = "predict"
+    action = player.act({"observation": seen(2)})
+    whole.act({"observation": seen(2)})
+    state = {name: value.clone() for name, value in player._state.items()}
+    after = seen(2) + 1
+    whole.act({"observation": after})
+    after[0, 3] = torch.nan
+    player.act({"observation": after})
+    torch.testing.assert_close(player._state["deter"][0], player.model.imagine(state, action)["deter"][0])
+    torch.testing.assert_close(player._state["stoch"][0], player.model.imagine(state, action)["stoch"][0])
+    torch.testing.assert_close(player._state["stoch"][1], whole._state["stoch"][1])
+    assert bool(player._state["deter"].isfinite().all())
+
+
+def test_the_bare_vector_and_the_task_s_own_dictionary_are_taken() -> None:
+    """dm_control's own order: position (3) before velocity (2)."""
+    env = make_env(TASK, ObservationConfig(), 1)
+    vector = seen(1)[0].numpy()
+    player, by_parts = actor(), actor()
+    by_parts.intake.layout = observation_layout(env)
+    expected = actor().act({"observation": vector})
+    np.testing.assert_array_equal(player.act(vector), expected)
+    np.testing.assert_array_equal(by_parts.act({"velocity": vector[3:], "position": vector[:3]}), expected)
+    with pytest.raises(UserError, match=r"velocity is missing.*position \(3\), velocity \(2\)"):
+        by_parts.act({"position": vector[:3]})
+    with pytest.raises(UserError, match=r"velocity\[1\] is nan"):
+        by_parts.act({"position": vector[:3], "velocity": np.array([0.0, np.nan])})
+
+
+@pytest.mark.parametrize("full", [None, torch.tensor([True, True])], ids=["reset()", "a full mask"])
+def test_every_full_reset_begins_episodes_with_streams_of_their_own(full: torch.Tensor | None) -> None:
+    """A loop of one's own played the same exploration noise in every episode."""
+    player = actor(noise=0.5)
+    player.reset()
+    first = player.act({"observation": seen(2)})
+    player.reset(full)
+    second = player.act({"observation": seen(2)})
+    assert not torch.equal(first, second)
+    fresh = actor(noise=0.5)
+    fresh.episode = 2  # two environments have played episodes 0 and 1
+    torch.testing.assert_close(second, fresh.act({"observation": seen(2)}))
+
+
+def test_a_full_reset_follows_partial_ones_without_repeating_a_stream() -> None:
+    player = actor(noise=0.5)
+    player.act({"observation": seen(2)})
+    player.reset(torch.tensor([True, False]))  # environment 0 goes on with episode 2
+    player.act({"observation": seen(2)})
+    player.reset()
+    fresh = actor(noise=0.5)
+    fresh.episode = 3
+    torch.testing.assert_close(player.act({"observation": seen(2)}), fresh.act({"observation": seen(2)}))
 
 
 def test_what_it_did_is_what_it_filters_next() -> None:
@@ -164,6 +251,17 @@ def test_random_actions_are_held_and_each_environment_draws_alone() -> None:
     assert max(lengths[:-1]) == 3  # held for four decisions: three without a change
     alone = RandomActor(2, environments=1, hold=4, seed=1)
     torch.testing.assert_close(torch.stack([alone.act() for _ in range(200)])[:, 0], actions[:, 0])
+
+
+def test_the_random_actor_s_episodes_differ_and_a_numbered_one_is_the_same_again() -> None:
+    player = RandomActor(2, environments=2, seed=1)
+    player.reset()
+    first = player.act()
+    player.reset()
+    assert not torch.equal(player.act(), first)
+    player.reset()
+    player.episode = 0
+    assert torch.equal(player.act(), first)
 
 
 def test_random_actor_in_a_rollout() -> None:

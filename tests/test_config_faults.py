@@ -9,10 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from lightning_wm.config import load
-from lightning_wm.config.load import first_walk
-from lightning_wm.config.parts import fields
+from lightning_wm.config.load import Check, dotted
 from lightning_wm.config.schema import Config
-from lightning_wm.config.walk import dotted
 from lightning_wm.errors import ConfigError, UserError
 
 RECIPE = "recipe=quickstart"
@@ -146,7 +144,7 @@ def test_a_missing_task_says_what_to_type() -> None:
     with pytest.raises(ConfigError, match=r"task.name: missing; type e.g. task.name=dmc/cartpole_swingup"):
         load(["recipe=dense/base"])
     with pytest.raises(ConfigError, match=r"task.name: missing"):
-        first_walk({}, {}, {}, [])
+        Check().core({})
 
 
 def test_parts_without_fields_of_their_own_take_a_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +155,8 @@ def test_parts_without_fields_of_their_own_take_a_name_alone(monkeypatch: pytest
 
     load([RECIPE])  # the registry is filled before it is patched
     monkeypatch.setitem(registry._classes["planner"], "plain_one", Plain)
-    assert load([RECIPE, "planner=plain_one"]).config.planner == fields("planner", "plain_one")(name="plain_one")
+    expected = registry.config_class("planner", "plain_one")(name="plain_one")
+    assert load([RECIPE, "planner=plain_one"]).config.planner == expected
     with pytest.raises(ConfigError, match="no such field"):
         load([RECIPE, "planner=plain_one", "planner.horizon=3"])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
 
 import pytest
 from omegaconf import MISSING
+from pydantic import Field
 
 from lightning_wm.config import (
     differences,
@@ -18,10 +19,10 @@ from lightning_wm.config import (
     reference_markdown,
     run_directory,
 )
-from lightning_wm.config.describe import docstrings, rows
-from lightning_wm.config.layers import flatten
-from lightning_wm.config.ranges import AtLeast
+from lightning_wm.config.fields import settings
+from lightning_wm.config.help import docstrings, rows
 from lightning_wm.config.schema import Config, ReplayConfig
+from lightning_wm.config.store import flatten
 from lightning_wm.errors import ConfigError
 
 RECIPE = "recipe=quickstart"
@@ -110,7 +111,7 @@ def test_smoke_gives_every_rank_an_episode() -> None:
 # ---- the other commands' options
 
 
-@dataclass(frozen=True)
+@settings("")
 class Options:
     """Options of a command."""
 
@@ -118,7 +119,7 @@ class Options:
     """The run."""
     planner: list[str] = field(default_factory=list)
     """Planners, separated by commas."""
-    episodes: int = 10
+    episodes: Annotated[int, Field(ge=1, description="a positive number of episodes")] = 10
     """Episodes each."""
     planner_fields: dict[str, Any] = field(default_factory=dict)
     """Their fields."""
@@ -136,7 +137,6 @@ def test_all_faults_of_options_come_at_once() -> None:
         options(
             ["episods=3", "episodes=0", "planner_fields=3", "seed"],
             Options,
-            ranges={"episodes": AtLeast(1, "a positive number of episodes", 10)},
             examples={"run": "runs/mine"},
         )
     text = str(caught.value)

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_wm.config.convert import MismatchError, convert
-from lightning_wm.config.line import read_line
-from lightning_wm.config.load import first_walk
-from lightning_wm.config.names import nearest
-from lightning_wm.config.options import options
+from lightning_wm.config.compose import Composition, read_line
+from lightning_wm.config.fields import build
+from lightning_wm.config.fields import settings as settings_class
+from lightning_wm.config.load import Check, options, texts
 from lightning_wm.config.schema import Config, ReplayConfig
-from lightning_wm.config.text import parse, read
-from lightning_wm.errors import ConfigError, UserError
+from lightning_wm.config.store import parse, read_tree
+from lightning_wm.errors import ConfigError, UserError, nearest
 
 
 @pytest.mark.parametrize(
@@ -83,11 +82,17 @@ def test_what_is_no_plain_yaml_is_refused_and_builds_nothing(text: str, tmp_path
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.yaml: cannot be read"):
-        read(tmp_path / "missing.yaml")
+        read_tree(tmp_path / "missing.yaml")
     for content in (b"- a\n- b\n", b"\xff\xfe\x00", b"a: [1"):
         (tmp_path / "bad.yaml").write_bytes(content)
         with pytest.raises(UserError, match=r"bad\.yaml"):
-            read(tmp_path / "bad.yaml")
+            read_tree(tmp_path / "bad.yaml")
+
+
+def convert(value: Any, kind: Any, typed: str | None = None) -> Any:
+    """A value as a field of this annotation takes it."""
+    cls = settings_class("")(type("Field", (), {"__annotations__": {"value": kind}, "__module__": __name__}))
+    return build(cls, {"value": value}, "", {"value": typed} if typed is not None else {}).value
 
 
 @pytest.mark.parametrize(
@@ -135,12 +140,12 @@ def test_a_value_becomes_what_the_field_is(value: Any, kind: Any, result: Any) -
     ],
 )
 def test_a_value_that_does_not_fit_says_what_was_expected(value: Any, kind: Any, words: str) -> None:
-    with pytest.raises(MismatchError, match=words):
+    with pytest.raises(ConfigError, match=words):
         convert(value, kind)
 
 
 def test_text_fields_keep_what_was_typed() -> None:
-    line = read_line(["run=1e3", "recipe=010", "task.name=12:30"])
+    line = read_line(["run=1e3", "recipe=010", "task.name=12:30"], texts=texts(Config))
     assert [convert(line.values[key], str, line.raw[key]) for key in line.values] == ["1e3", "010", "12:30"]
 
 
@@ -190,11 +195,10 @@ _TOKENS = st.one_of(st.text(max_size=30), st.builds(lambda key, text: f"{key}={t
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_TOKENS, max_size=4))
 def test_no_command_line_raises_anything_but_a_user_error(argv: list[str]) -> None:
-    from lightning_wm.config.compose import Composition
-
-    composed = Composition(read_line([*argv, "recipe=quickstart"]))
+    composed = Composition(read_line([*argv, "recipe=quickstart"], texts=texts(Config)))
     with suppress(ConfigError):
-        core = first_walk(composed.layers.tree, composed.layers.sources, composed.line.raw, composed.faults)
+        check = Check(composed.layers.sources, composed.line.raw, composed.faults)
+        core = check.core(composed.layers.tree)
         assert isinstance(core, Config)
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensordict import TensorDict
 
 from lightning_wm.config.schema import ReplayConfig
-from lightning_wm.data import ReplayDataModule
+from lightning_wm.data import ReplayDataModule, Transitions
 from lightning_wm.errors import ConfigError, UserError
 from lightning_wm.rng import generator
 from tests.test_replay import BOTH, STATE, episode, fill
@@ -116,6 +116,77 @@ def test_a_run_resumed_inside_an_epoch_sees_the_same_batches(tmp_path: Path) -> 
     assert torch.equal(second.weight, whole.weight)
 
 
+def test_a_fit_that_goes_on_from_an_older_checkpoint_takes_replay_back(tmp_path: Path) -> None:
+    """By Lightning's `ckpt_path` alone: what was added after the checkpoint is gone, and the batches are the same."""
+    whole, saver = Recorder(), SaveAt(7, tmp_path / "c.ckpt")
+    trainer(tmp_path, saver, num_sanity_val_steps=0, max_epochs=4).fit(whole, datamodule(tmp_path / "a", updates=5))
+    assert saver.state["transitions"] == 20 + 2 * 30  # seed episode and two turns; two more came later
+    second, data = Recorder(), datamodule(tmp_path / "a", updates=5)
+    assert data.replay.transitions == 20 + 4 * 30
+    again = trainer(tmp_path, num_sanity_val_steps=0, max_epochs=2)
+    again.fit(second, data, ckpt_path=tmp_path / "c.ckpt")
+    assert data.replay.transitions == 20 + 2 * 30
+    assert [update for _, update, _ in second.seen] == [7, 8, 9]
+    for (_, _, got), (_, _, due) in zip(second.seen, whole.seen[7:10], strict=True):
+        assert (got == due).all()
+
+
+def test_looking_at_an_older_checkpoint_takes_nothing_back(tmp_path: Path) -> None:
+    model, data = Recorder(), datamodule(tmp_path / "a", updates=5)
+    trainer(tmp_path, SaveAt(2, tmp_path / "c.ckpt"), num_sanity_val_steps=0).fit(model, data)
+    fresh = datamodule(tmp_path / "a", updates=5)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    Trainer(accelerator="cpu", **quiet).validate(Recorder(), fresh, ckpt_path=tmp_path / "c.ckpt", verbose=False)
+    assert fresh.replay.transitions == data.replay.transitions == 20 + 2 * 30
+
+
+def test_a_checkpoint_that_says_nothing_of_replay_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, SaveAt(2, tmp_path / "c.ckpt"), num_sanity_val_steps=0).fit(
+        Recorder(), datamodule(tmp_path / "a", updates=5)
+    )
+    content = torch.load(tmp_path / "c.ckpt", weights_only=True)
+    assert content.pop("ReplayDataModule") == {"ranks": 1, "transitions": 50, "episodes": 2, "capacity": 200}
+    torch.save(content, tmp_path / "c.ckpt")
+    data = datamodule(tmp_path / "a", updates=5)
+    with pytest.raises(UserError, match=r"c\.ckpt says nothing of the replay of rank 0.*TurnCheckpoint"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(Recorder(), data, ckpt_path=tmp_path / "c.ckpt")
+    data.replay.restore(data.replay.state())
+    model = Recorder()
+    trainer(tmp_path, num_sanity_val_steps=0).fit(model, data, ckpt_path=tmp_path / "c.ckpt")
+    assert model.seen
+
+
+def test_another_view(tmp_path: Path) -> None:
+    """n-step transitions reach the training step, in double precision as well."""
+
+    class Model(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+            self.seen: list[TensorDict] = []
+
+        def training_step(self, batch: TensorDict, number: int) -> torch.Tensor:
+            self.seen.append(batch.clone())
+            return (self.weight * batch["next", "reward"].mean()) ** 2
+
+        def validation_step(self, batch: TensorDict, number: int) -> None:
+            assert batch.batch_size == (5,)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=1e-6)
+
+    for precision in ("32-true", "64-true"):
+        model, data = Model(), datamodule(view=Transitions(5, steps=3, discount=0.9))
+        alone = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, precision=precision)
+        alone.fit(model, data)
+        assert len(model.seen) == 3
+        for update, batch in enumerate(model.seen):
+            due = data.view.sample(data.replay, generator(SEED, "replay", 0, update))
+            assert batch.batch_size == batch["next"].batch_size == (5,)
+            assert torch.equal(batch["next", "reward"].float(), due["next", "reward"])
+            assert batch["next", "pixels"].dtype == torch.uint8
+
+
 def test_validation_draws_the_same_keys_every_time(tmp_path: Path) -> None:
     model, data = Recorder(), datamodule(validation_batches=2)
     trainer(tmp_path, max_epochs=1, num_sanity_val_steps=1).fit(model, data)
@@ -164,10 +235,13 @@ def test_without_a_trainer_batches_are_counted() -> None:
 
 def test_impossible_sizes_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        ReplayDataModule(ReplayConfig(capacity=0, batch=-1, length=0), STATE, updates=0)
-    assert len(caught.value.faults) == 4
+        ReplayConfig(capacity=0, batch=-1, length=0)
+    assert len(caught.value.faults) == 3
+    with pytest.raises(ConfigError, match=r"trainer\.updates_per_turn must be at least 1, got 0") as caught:
+        ReplayDataModule(CONFIG, STATE, updates=0)
+    assert len(caught.value.faults) == 1
     with pytest.raises(ConfigError, match=r"replay\.length=60 is longer than replay\.capacity=50"):
-        ReplayDataModule(ReplayConfig(capacity=50, length=60), STATE)
+        ReplayConfig(capacity=50, length=60)
 
 
 @pytest.mark.gpu

@@ -21,7 +21,7 @@ from lightning_wm.fit import main as fit
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig
 from lightning_wm.planners.cem import CEM
 from lightning_wm.planners.policy import PolicyOnly
-from lightning_wm.protocols import Spaces, State
+from lightning_wm.protocols import Spaces, State, Trajectory
 from tests.worlds import experience, total, world
 
 SPACES = Spaces(action=2, observation=3)
@@ -122,15 +122,15 @@ def test_the_critics_target_is_stopped() -> None:
     states, _ = agent.model.observe(experience(SPACES, 3, 7))
     start = {name: value.detach()[:6] for name, value in states.items()}
     seen: dict[str, Tensor] = {}
-    inner = agent.returns
+    inner = agent.behaviour.returns
 
     def spy(*args: Any) -> Any:
         found = inner(*args)
-        seen["features"], seen["target"] = args[0].features[:-1].detach(), found[0].detach()
+        seen["features"], seen["target"] = args[1].features[:-1].detach(), found[0].detach()
         return found
 
-    agent.returns = spy  # type: ignore[method-assign]
-    losses = agent.imagined(start, torch.ones(6), torch.Generator().manual_seed(0))
+    agent.behaviour.returns = spy  # type: ignore[method-assign]
+    losses = agent.behaviour.losses(agent.model, start, torch.ones(6), torch.Generator().manual_seed(0))
     ours = torch.autograd.grad(losses["loss/critic"], list(agent.critics.parameters()), retain_graph=True)
     weight = torch.tensor([(0.99**k) for k in range(4)])  # times the continuation, which is learned
     assert weight[0] == 1
@@ -168,14 +168,14 @@ def test_returns_are_float32_under_mixed_precision(gradient: str, activation: st
     """ELU's time loop has a backward pass by hand, which knows no mixed precision."""
     agent = dreamer(replace(SMALL, gradient=gradient, imitation=1.0), activation=activation)
     found: list[Tensor] = []
-    inner = agent.returns
+    inner = agent.behaviour.returns
 
     def spy(*args: Any) -> Any:
         result = inner(*args)
         found.extend(result)
         return result
 
-    agent.returns = spy  # type: ignore[method-assign]
+    agent.behaviour.returns = spy  # type: ignore[method-assign]
     with torch.autocast("cpu", torch.bfloat16):
         loss = agent.training_step(experience(SPACES, 3, 7), 0)
     loss.backward()
@@ -188,7 +188,7 @@ def test_ended_episodes_do_not_count() -> None:
     batch["terminated"][:] = True
     states, _ = agent.model.observe(batch)
     start, alive = agent.starts(states, batch, torch.Generator().manual_seed(0))
-    measured = agent.imagined(start, alive, torch.Generator().manual_seed(0))
+    measured = agent.behaviour.losses(agent.model, start, alive, torch.Generator().manual_seed(0))
     assert measured["loss/actor"].item() == 0.0
     assert measured["loss/critic"].item() == 0.0
 
@@ -252,7 +252,7 @@ def test_a_policy_learned_on_a_known_model_approaches_the_optimal_gain(gradient:
     for _ in range(500):
         start = {"x": torch.rand(64, 1, generator=draw) - 0.5, "a": torch.zeros(64, 1)}
         agent.slow.follow(agent.critics)
-        measured = agent.imagined(start, torch.ones(64), draw)
+        measured = agent.behaviour.losses(agent.model, start, torch.ones(64), draw)
         optimiser.zero_grad()
         (measured["loss/actor"] + measured["loss/critic"]).backward()
         optimiser.step()
@@ -273,16 +273,44 @@ def test_imitation_is_the_likelihood_of_the_action_that_was_taken_next() -> None
     torch.testing.assert_close(agent.imitated(states, batch), by_hand)
 
 
-def test_curiosity_needs_an_ensemble_and_raises_the_imagined_return() -> None:
+def test_curiosity_needs_an_ensemble_and_raises_the_imagined_return_of_what_explores() -> None:
     with pytest.raises(UserError, match=r"model\.ensemble=5"):
         dreamer(replace(SMALL, disagreement_bonus=1.0))
     returns = []
-    for bonus in (0.0, 1000.0):
+    for bonus in (1e-9, 1000.0):
         agent, batch = dreamer(replace(SMALL, disagreement_bonus=bonus), ensemble=3), experience(SPACES, 2, 5)
         states, _ = agent.model.observe(batch)
         start, alive = agent.starts(states, batch, torch.Generator().manual_seed(0))
-        returns.append(agent.imagined(start, alive, torch.Generator().manual_seed(0))["imagined/return"].item())
+        draw = torch.Generator().manual_seed(0)
+        assert agent.explorer is not None
+        returns.append(agent.explorer.losses(agent.model, start, alive, draw)["imagined/return"].item())
     assert returns[1] > returns[0]
+
+
+def test_curiosity_stays_out_of_what_acts_for_reward() -> None:
+    """The policy and critics of evaluations learn what they learn without it; collecting explores by others."""
+    batch = experience(SPACES, 2, 5)
+    plain, curious = (dreamer(replace(SMALL, disagreement_bonus=bonus), ensemble=3) for bonus in (0.0, 1000.0))
+    curious.load_state_dict(plain.state_dict(), strict=False)
+    for agent in (plain, curious):
+        agent.training_step(batch, 0).backward()
+    for part in ("policy", "critics"):
+        for ours, theirs in zip(gradients(getattr(curious, part)), gradients(getattr(plain, part)), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert all(grad is not None for grad in gradients(curious.explorer.policy))
+    with torch.no_grad():  # critics begin at zero everywhere
+        for parameter in curious.explorer.critics.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    evaluating, collecting = curious.actor(PolicyOnly()), curious.actor(PolicyOnly(), explore=True)
+    assert (len(evaluating.problem.terms), len(collecting.problem.terms)) == (0, 1)
+    state = {name: value + 0.3 for name, value in curious.model.initial(4).items()}
+    assert torch.equal(evaluating.problem.policy(state).mean, curious._policy_of(state).mean)
+    assert not torch.equal(collecting.problem.policy(state).mean, evaluating.problem.policy(state).mean)
+    assert not torch.equal(collecting.problem.values(state), evaluating.problem.values(state))
+    # The planner's running reward has the bonus that the exploring critics have.
+    trajectory = Trajectory(torch.zeros(4, 1, 2), {k: v[None] for k, v in state.items()}, torch.ones(2, 1))
+    expected = 1000.0 * curious.model.disagreement(state)
+    torch.testing.assert_close(collecting.problem.terms[0](collecting.problem, trajectory), expected)
 
 
 def test_a_model_without_features_is_refused() -> None:

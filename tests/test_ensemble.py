@@ -11,7 +11,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.rssm import RSSMConfig
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
-from lightning_wm.planning import problem_of
+from lightning_wm.planning import Objective, problem_of
 from lightning_wm.registry import names
 from tests.problems import generators
 from tests.worlds import experience, model_of, total, world
@@ -98,12 +98,12 @@ def test_disagreement_is_differentiable_in_the_state_and_no_one_elses() -> None:
 
 def test_planners_ask_for_it_by_weight() -> None:
     with pytest.raises(UserError, match="no ensemble"):
-        problem_of(world(), disagreement=0.1)
+        problem_of(world(), Objective(disagreement=0.1))
     assert world().disagreement is None
     model, plans = world(ensemble=3), []
     for weight in (0.0, 1e3):
         planner = GradMPC(GradMPCConfig(horizon=4, iterations=2, candidates=8))
-        problem = problem_of(model, disagreement=weight)
+        problem = problem_of(model, Objective(disagreement=weight))
         plans.append(planner.plan(problem, model.initial(2), None, generators(2)))
     assert not torch.equal(plans[0]["action"], plans[1]["action"])
     assert not plans[1]["stats", "fallback"].any()

@@ -323,18 +323,21 @@ def test_tasks_that_are_refused(name, message):
 
 
 @pytest.mark.parametrize(
-    ("task", "observation", "environments", "message"),
+    ("settings", "message"),
     [
-        (TaskConfig("dmc/cartpole_swingup", 0), STATE, 1, "task.action_repeat is 0"),
-        (TaskConfig("dmc/cartpole_swingup"), STATE, 0, "environments is 0"),
-        (TaskConfig("dmc/cartpole_swingup"), ObservationConfig("image"), 1, "observation.kind is 'image'"),
-        (TaskConfig("dmc/cartpole_swingup"), ObservationConfig("pixels", RenderConfig("best")), 1, "quality is 'best'"),
-        (TaskConfig("dmc/cartpole_swingup"), ObservationConfig("pixels", RenderConfig(size=0)), 1, "size is 0"),
+        (
+            lambda: TaskConfig("dmc/cartpole_swingup", 0),
+            "task.action_repeat=0: expected a positive number of env steps",
+        ),
+        (lambda: make_env(TaskConfig("dmc/cartpole_swingup"), STATE, 0), "environments is 0"),
+        (lambda: ObservationConfig("image"), "observation.kind=image: expected one of state, pixels, both"),
+        (lambda: RenderConfig("best"), "observation.render.quality=best: expected one of fast, standard"),
+        (lambda: RenderConfig(size=0), "observation.render.size=0: expected a positive number of pixels"),
     ],
 )
-def test_settings_that_are_refused(task, observation, environments, message):
+def test_settings_that_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        make_env(task, observation, environments)
+        settings()
 
 
 def test_mujoco_4_is_refused_with_the_fix(monkeypatch):

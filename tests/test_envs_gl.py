@@ -48,7 +48,7 @@ for draw in (lambda: env.frame(), lambda: make_env(TaskConfig("dmc/cartpole_swin
 def run(code, **environment):
     """Standard output of Python code; variables that are None are unset."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "MUJOCO_EGL_DEVICE_ID", "LOCAL_RANK"):
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_EGL_DEVICE_ID", "LOCAL_RANK"):
         variables.pop(name, None)
     variables |= environment
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=variables, capture_output=True, text=True)
@@ -128,3 +128,120 @@ def test_each_rank_draws_on_its_own_gpu(monkeypatch, usable, environment, expect
     gl.prepare()
     chosen = os.environ.pop("MUJOCO_EGL_DEVICE_ID", None)
     assert chosen == expected
+
+
+GYM = """
+env = make_env(TaskConfig("gym/InvertedPendulum-v5"), ObservationConfig("state"), 2)
+print("gym steps", env.rollout(3)["next", "env_steps"].sum().item())
+try:
+    env.frame()
+except UserError as error:
+    print("gym refused:", error)
+"""
+PLATFORM = "PYOPENGL_PLATFORM={} does not fit MUJOCO_GL=egl; type `unset PYOPENGL_PLATFORM`"
+DEVICE = "MUJOCO_EGL_DEVICE_ID={} is no EGL device of this machine, those that work are 0"
+NONE_OF = "MUJOCO_GL={} is none of egl, osmesa, glfw and disabled; set MUJOCO_GL=egl"
+
+
+@pytest.mark.skipif(not any(gl.egl_devices()), reason="no EGL device on this machine")
+@pytest.mark.parametrize(
+    ("environment", "reasons"),
+    [
+        ({"PYOPENGL_PLATFORM": "osmesa"}, [PLATFORM.format("osmesa")]),
+        ({"PYOPENGL_PLATFORM": "nonsense", "MUJOCO_GL": "egl"}, [PLATFORM.format("nonsense")]),
+        ({"PYOPENGL_PLATFORM": "x11", "MUJOCO_GL": "disabled"}, ["MUJOCO_GL=disabled turns", PLATFORM.format("x11")]),
+        ({"MUJOCO_EGL_DEVICE_ID": "abc"}, [DEVICE.format("abc"), "type `unset MUJOCO_EGL_DEVICE_ID`"]),
+        ({"MUJOCO_EGL_DEVICE_ID": "99", "MUJOCO_GL": "egl"}, [DEVICE.format("99")]),
+        ({"MUJOCO_EGL_DEVICE_ID": "", "DISPLAY": ":99"}, [DEVICE.format("")]),
+        (
+            {"PYOPENGL_PLATFORM": "glx", "MUJOCO_EGL_DEVICE_ID": "x", "LOCAL_RANK": "0"},
+            [PLATFORM.format("glx"), DEVICE.format("x")],
+        ),
+        ({"MUJOCO_GL": "nonsense", "MUJOCO_EGL_DEVICE_ID": "x"}, [NONE_OF.format("nonsense")]),
+        ({"MUJOCO_GL": "glfw"}, ["MUJOCO_GL=glfw needs a display and there is none; set MUJOCO_GL=egl"]),
+    ],
+)
+def test_variables_that_do_not_fit_stop_only_what_draws(environment, reasons):
+    pytest.importorskip("gymnasium")
+    printed = run(STATE + PIXELS + GYM, **environment)
+    assert "\nsteps 6\n" in f"\n{printed}"
+    assert "gym steps 6\n" in printed
+    refusals = [line for line in printed.splitlines() if "refused: " in line]
+    assert len(refusals) == 3
+    for reason in reasons:
+        assert all(reason in line and "cannot be drawn" in line for line in refusals), refusals
+
+
+@pytest.mark.skipif(not any(gl.egl_devices()), reason="no EGL device on this machine")
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"MUJOCO_GL": " EGL ", "PYOPENGL_PLATFORM": "EGL", "MUJOCO_EGL_DEVICE_ID": " 0"},
+        {"MUJOCO_GL": "", "PYOPENGL_PLATFORM": ""},
+    ],
+)
+def test_values_that_fit_in_another_spelling_draw(environment):
+    pytest.importorskip("gymnasium")
+    printed = run(STATE + PIXELS + GYM + "print(env.frame().std() > 1)", **environment)
+    assert "refused: " not in printed
+    assert printed.endswith("True\n")
+
+
+@pytest.mark.skipif(not any(gl.egl_devices()), reason="no EGL device on this machine")
+def test_a_library_that_fails_only_when_it_is_imported_stops_only_what_draws():
+    spoilt = "import sys\nsys.modules['dm_control._render.pyopengl'] = None\n"
+    printed = run(spoilt + STATE + PIXELS)
+    assert "steps 6" in printed
+    assert printed.count("cannot be drawn: MUJOCO_GL=egl cannot be used (ModuleNotFoundError: ") == 2
+
+
+def test_a_dm_control_that_cannot_be_imported_is_named():
+    code = """
+import sys
+from lightning_wm.config.schema import ObservationConfig, TaskConfig
+from lightning_wm.envs import make_env
+from lightning_wm.errors import UserError
+sys.modules["dm_control.suite"] = None
+try:
+    make_env(TaskConfig("dmc/cartpole_swingup"), ObservationConfig("state"))
+except UserError as error:
+    print("refused:", error)
+"""
+    assert "refused: dm_control cannot be imported (" in run(code)
+
+
+@pytest.mark.parametrize("device", ["-1", "1", "2", "1e0", "", "0x1", "one"])
+def test_what_is_no_device(monkeypatch, device):
+    monkeypatch.setattr(gl, "egl_devices", lambda: (True, False))
+    monkeypatch.setattr(gl, "_problem", None)
+    monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", device)
+    gl.guard()
+    assert os.environ["MUJOCO_GL"] == "disabled"
+    assert gl._problem == (
+        f"MUJOCO_EGL_DEVICE_ID={device} is no EGL device of this machine, those that work are 0; "
+        "type `unset MUJOCO_EGL_DEVICE_ID`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "works", "expected"),
+    [
+        ("osmesa", ("egl", "osmesa"), "osmesa"),
+        ("egl", ("egl", "osmesa"), "egl"),
+        ("", ("osmesa",), "osmesa"),
+        ("egl", ("osmesa",), "disabled"),
+        ("wgl", ("egl", "osmesa"), "disabled"),
+    ],
+)
+def test_the_library_that_pyopengl_is_told_to_use_is_chosen(monkeypatch, platform, works, expected):
+    monkeypatch.setattr(gl, "_works", lambda library: library in works)
+    monkeypatch.setattr(gl, "_problem", None)
+    for name in ("MUJOCO_EGL_DEVICE_ID", "DISPLAY", "WAYLAND_DISPLAY", "LOCAL_RANK", "MUJOCO_GL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYOPENGL_PLATFORM", platform)
+    gl.prepare()
+    assert os.environ.pop("MUJOCO_GL") == expected
+    wrong = f"PYOPENGL_PLATFORM={platform} does not fit MUJOCO_GL={works[0]}; type `unset PYOPENGL_PLATFORM`"
+    assert gl._problem == (wrong if expected == "disabled" else None)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -166,6 +167,16 @@ def test_it_does_not_say_where_it_was_made(
     (run / "config.yaml").write_text(text.replace("strategy: auto", "strategy: /home/me/strategy"))
     message = failed([f"run={run}", f"out={tmp_path / 'out'}"], capsys)
     assert "trainer.strategy=/home/me/strategy is a path of this machine" in message
+    (typed,) = re.findall(r"type '(leave_out=\S+)'", message)
+    assert export([f"run={run}", f"out={tmp_path / 'out'}", typed]) == 0
+    assert "strategy" not in read_tree(tmp_path / "out" / "config.yaml")["trainer"]
+    assert load_run(tmp_path / "out").config.trainer.strategy == "auto"
+    message = failed([f"run={run}", f"out={tmp_path / 'other'}", "leave_out=[trainer.x, seed.y, nothing]"], capsys)
+    assert [line.partition(":")[0] for line in message.removeprefix("error: ").splitlines()] == [
+        "leave_out=trainer.x",
+        "leave_out=seed.y",
+        "leave_out=nothing",
+    ]
 
 
 def test_the_card_says_what_it_is(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +195,49 @@ def test_the_card_says_what_it_is(model: Path, monkeypatch: pytest.MonkeyPatch) 
     assert scope["action"].abs().max() <= 1
     (command,) = re.findall(r"^python -m (.+)$", text, re.MULTILINE)
     assert command == "lightning_wm.evaluate run=cartpole episodes=10"
+
+
+def test_printed_commands_are_those_to_type(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my models" / "it's mine"
+    assert export([f"run={trained}", f"out={folder}"]) == 0
+    printed = capsys.readouterr().out
+    assert shlex.split(printed.partition("try it: ")[2])[2:] == ["lightning_wm.evaluate", f"run={folder}"]
+    text = (folder / "README.md").read_text()
+    (command,) = re.findall(r"^python -m (.+)$", text, re.MULTILINE)
+    assert shlex.split(command) == ["lightning_wm.evaluate", "run=it's mine", "episodes=10"]
+    monkeypatch.chdir(folder.parent)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {"observation": {"observation": torch.zeros(5)}})
+
+
+def test_what_a_stranger_evaluated_is_text_in_the_card(copy: Callable[[], Path], tmp_path: Path) -> None:
+    run = copy()
+    path = run / "evaluations" / "final.json"
+    name = "<img src=x onerror=alert(1)> ` | [a](http://evil)\n# Title\x1b[2J"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "planner": name}))
+    assert export([f"run={run}", f"out={tmp_path / 'model'}"]) == 0
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "<img" not in text
+    assert "\x1b" not in text
+    assert "\n# Title" not in text
+    (row,) = [line for line in text.splitlines() if "onerror" in line]
+    assert row.startswith("| `&lt;img src=x onerror=alert(1)&gt; ' \\| \\[a](http://evil)")
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7  # six cells
+
+
+def test_an_evaluation_nested_without_end(
+    copy: Callable[[], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy()
+    path = run / "evaluations" / "final.json"
+    content = json.loads(path.read_text())
+    for _ in range(400):
+        content["settings"] = {"inside": content["settings"]}
+    path.write_text(json.dumps(content))
+    message = failed([f"run={run}", f"out={tmp_path / 'model'}"], capsys)
+    assert "final.json is damaged or foreign (settings are nested too deeply)" in message
 
 
 def test_the_card_has_returns_with_their_interval(model: Path) -> None:

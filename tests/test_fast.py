@@ -18,7 +18,7 @@ from lightning_wm.models.behaviour import ActorConfig, PolicyHead
 from lightning_wm.models.freezing import frozen
 from lightning_wm.models.latents import Gaussian
 from lightning_wm.models.rssm import RSSM, RSSMConfig
-from lightning_wm.planning import problem_of, score
+from lightning_wm.planning import Objective, problem_of, score
 from lightning_wm.protocols import Follows, Spaces, State, Unrolls
 from tests.worlds import SMALL, experience, model_of, total
 
@@ -87,7 +87,7 @@ def test_filtering(name: str, dtype: torch.dtype) -> None:
 def test_planning(name: str, dtype: torch.dtype, noisy: bool) -> None:
     h, m, found = 12, 6, []
     for model in pair(name, dtype, zero_reward=False):
-        problem, start = problem_of(model, discount=0.95, continues=True), starts(model, dtype)
+        problem, start = problem_of(model, Objective(discount=0.95, continues=True)), starts(model, dtype)
         assert (problem.unroll is not None) == model.config.fast
         noise = model.noise((h, m), rng.generator(0, "planner")).to(dtype) if noisy else None
         actions = torch.linspace(-1, 1, m * h * 2, dtype=dtype).view(m, h, 2).requires_grad_()

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
-from lightning_wm.config import recipe_names
+from lightning_wm.config import load, recipe_names
 from lightning_wm.fit import main as fit
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.training.experiment import build_experiment
 from lightning_wm.training.plots import read_metrics
+from lightning_wm.training.rollout import Rollout
 from tests.conftest import TINY
 
 ALWAYS = {"updates", "env_steps", "agent_steps", "episodes", "seconds"}
@@ -173,7 +178,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
 
 
 def test_a_directory_in_use_is_refused(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
-    from lightning_wm.runs.files import RunDirectory
+    from lightning_wm.runs.directory import RunDirectory
 
     run = copy()
     owner = RunDirectory(run)
@@ -214,3 +219,51 @@ def test_a_users_package_brings_a_planner_and_a_callback(tmp_path: Path, monkeyp
     updates = [int(line) for line in notes.read_text().split()]
     assert updates == sorted(updates)
     assert len(updates) >= 2
+
+
+@pytest.mark.parametrize(
+    ("environments", "env_steps", "updates"),
+    [
+        (1, 800, 2 + 4 * 2),  # 160 at random, then four turns of 160
+        (2, 960, 2 + 5 * 2),  # 320 at random, of which 160 are owed; then two rounds of 320
+        (4, 1280, 2 + 7 * 2),  # 640 at random, of which 480 are owed; then a round of 640
+    ],
+)
+def test_updates_follow_the_env_steps_whatever_is_played_at_once(
+    environments: int, env_steps: int, updates: int, tmp_path: Path
+) -> None:
+    """Two updates for every 160 env steps beyond the seed episode's; two before. A turn of a round made two always."""
+    argv = [*TINY, f"run={tmp_path}", "env_steps=800", f"rollout.environments={environments}", "evaluation.every=0"]
+    assert fit([*argv, "evaluation.video=false"]) == 0
+    saved = load_checkpoint(RunDirectory(tmp_path).checkpoint("last"))
+    counters = saved["lightning_wm"]["ranks"][0]["counters"]
+    assert (counters["env_steps"], saved["global_step"], counters.get("owed", 0)) == (env_steps, updates, 0)
+
+
+class _Modes(pl.Callback):
+    """Notes in which mode the agent is when something is decided, and when it learns."""
+
+    def __init__(self) -> None:
+        self.acting: set[bool] = set()
+        self.learning: set[bool] = set()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        rollout = next(c for c in trainer.callbacks if isinstance(c, Rollout))
+
+        def decided() -> None:
+            if rollout.state.phase in ("collecting", "evaluating"):
+                self.acting.add(pl_module.training)
+
+        rollout.state.listeners.append(decided)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        self.learning.add(pl_module.training)
+
+
+def test_the_agent_acts_in_eval_mode_and_learns_in_training_mode(tmp_path: Path) -> None:
+    """Dropout and running statistics would act otherwise while collecting than in any evaluation."""
+    loaded = load([*TINY, f"run={tmp_path}"])
+    experiment, modes = build_experiment(loaded.config, RunDirectory(tmp_path)), _Modes()
+    experiment.trainer.callbacks.append(modes)
+    experiment.trainer.fit(experiment.agent, experiment.data)
+    assert (modes.acting, modes.learning) == ({False}, {True})

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from lightning_wm import load_actor
+from lightning_wm.data.index import Commit, Index
 from lightning_wm.data.replay import Replay
 from lightning_wm.errors import UserError
 from lightning_wm.protocols import Spaces
-from lightning_wm.runs.files import load_checkpoint
+from lightning_wm.runs.checkpoint import Added, load_checkpoint
+from lightning_wm.runs.evaluation_file import read_evaluation
+from lightning_wm.runs.files import read_json, write_json
 from lightning_wm.runs.loading import load_run
+from lightning_wm.runs.model_folder import Header
 from lightning_wm.runs.untrusted import FORMAT
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,3 +75,21 @@ def test_a_changed_byte_is_found(written: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="checksum"):
         load_checkpoint(path)
+
+
+def test_what_is_written_is_what_was_written(written: Path, tmp_path: Path) -> None:
+    """Byte for byte, keys in their order: other programs read these files too."""
+    again = tmp_path / "again.json"
+    path = written / "run" / "evaluations" / "final.json"
+    read_evaluation(path).save(again)
+    assert again.read_bytes() == path.read_bytes()
+    shard = written / "run" / "replay" / "rank0"
+    for name, model in (("index.json", Index), ("commit.json", Commit)):
+        write_json(again, model.model_validate(read_json(shard / name)).as_json())
+        assert again.read_bytes() == (shard / name).read_bytes()
+    (path,) = (written / "run" / "checkpoints").glob("*.ckpt")
+    added = load_checkpoint(path)["lightning_wm"]
+    assert repr(Added.model_validate(added).as_json()) == repr(added)
+    with safe_open(written / "model" / "model.safetensors", framework="pt") as file:
+        header = file.metadata()
+    assert Header.model_validate(header).model_dump() == header

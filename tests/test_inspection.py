@@ -192,13 +192,15 @@ def test_nothing_to_see_without_a_planner() -> None:
     env.close()
 
 
-@pytest.mark.parametrize("broken", ["gradient", "numbers"])
+@pytest.mark.parametrize("broken", ["gradient", "hidden gradient", "numbers"])
 def test_a_broken_model_can_be_looked_at(broken: str, trained: Path, tmp_path: Path) -> None:
     """Without gradients the candidates' spread leads; with nothing but NaN there are gaps."""
     actor = load_actor(trained, planner="cem")
     actor.planner.config = replace(actor.planner.config, iterations=2, candidates=40, elites=5)
     reward = actor.problem.reward
-    if broken == "gradient":
+    if broken == "hidden gradient":  # behind that of the predicted end
+        actor.problem = replace(actor.problem, continues=actor.model.continues)
+    if broken != "numbers":
         actor.problem = replace(actor.problem, reward=lambda state: reward(state).detach())
     else:
         actor.problem = replace(actor.problem, reward=lambda state: reward(state) * torch.nan)

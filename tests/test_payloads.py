@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,17 @@ import lightning_wm
 from lightning_wm.bench import main as bench
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.envs import make_env
+from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
-from lightning_wm.runs.files import RunDirectory, load_checkpoint, write_tensors
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.files import write_tensors
 from lightning_wm.runs.loading import load_run
-from lightning_wm.training.rollout import Counters, Rollout
+from lightning_wm.runs.weights import no_larger_than
+from lightning_wm.training.rollout import Rollout
+from lightning_wm.training.state import Counters
 from tests.conftest import TINY
 from tests.payloads import bomb, pickled, rezipped, safetensors_with, torch_saved
 
@@ -120,6 +126,52 @@ def test_a_pickle_in_a_checkpoint(kind: str, command: str, run: Path, sentinel: 
         "export": lambda: export([f"run={run}", f"out={run.parent / 'out'}"]),
     }
     assert ".ckpt" in refused(codes[command](), capsys, sentinel)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(48, 16, dtype=torch.complex64), "model.gru.weight_hh is no plain tensor"),
+        (torch.zeros(48, 17), "model.gru.weight_hh is [48, 17], the model has [48, 16]"),
+        (torch.zeros(48, 16, dtype=torch.int64), "int64"),
+        (None, "model.gru.weight_hh is missing"),
+    ],
+)
+def test_weights_that_evaluate_refuses_are_not_gone_on_from(
+    value: torch.Tensor | None, said: str, run: Path, sentinel: Path, capsys: Capture
+) -> None:
+    for path in (run / "checkpoints").glob("turn-*.ckpt"):
+        content = torch.load(path, weights_only=True)
+        del content["state_dict"]["model.gru.weight_hh"]
+        if value is not None:
+            content["state_dict"]["model.gru.weight_hh"] = value
+        write_tensors(path, content)
+    assert said in refused(evaluate([f"run={run}", "episodes=1"]), capsys, sentinel)
+    assert said in refused(fit([*FIT, f"run={run}", "env_steps=640"]), capsys, sentinel)
+
+
+def test_what_another_thread_builds_is_not_counted(tmp_path: Path) -> None:
+    """Looking at one model's size changes nothing for others."""
+    built: list[torch.nn.Module] = []
+    with no_larger_than(tmp_path / "a", {"w": torch.zeros(2, 2)}):
+        other = threading.Thread(target=lambda: built.append(torch.nn.Linear(2000, 2000)))
+        other.start()
+        other.join()
+        torch.nn.Linear(20, 20)
+        with pytest.raises(UserError, match="much larger model"):
+            torch.nn.Linear(2000, 2000)
+    assert len(built) == 1
+
+
+def test_memory_is_not_reserved_for_what_is_refused(tmp_path: Path) -> None:
+    with no_larger_than(tmp_path / "a", {"w": torch.zeros(2, 2)}), pytest.raises(UserError, match="much larger model"):
+        torch.nn.Linear(2**20, 2**20)  # 4 TB
+
+
+def test_pictures_of_any_size_in_a_configuration(model: Path, sentinel: Path, capsys: Capture) -> None:
+    edit(model / "config.yaml", "    size: 64", "    size: 1000000000")
+    edit(model / "config.yaml", "kind: state", "kind: pixels")
+    assert "observation.render.size" in refused(evaluate([f"run={model}", "episodes=1"]), capsys, sentinel)
 
 
 def test_a_checkpoint_that_unpacks_to_gigabytes(run: Path, sentinel: Path, capsys: Capture) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_wm import registry
-from lightning_wm.planning import problem_of
+from lightning_wm.planning import Objective, problem_of
 from lightning_wm.protocols import ORIGINS, Problem, State
 from tests.problems import DoubleWell, arbitrary_policy, generators, linear_quadratic, recurrent
 
@@ -119,7 +119,8 @@ def test_actions_stay_inside_the_bounds(name: str, execute: str) -> None:
 @pytest.mark.parametrize("latents", ["mean", "sample"])
 def test_environments_are_independent(name: str, latents: str, model: Any) -> None:
     """Row e of a batch of three equals the row alone, over two decisions with a warm start."""
-    planner, problem = build(name, **SMALL, latents=latents), equipped(name, problem_of(model, continues=True))
+    planner = build(name, **SMALL, latents=latents)
+    problem = equipped(name, problem_of(model, Objective(continues=True)))
     state = model.initial(3)
     memory = None
     alone: list[Any] = [None] * 3

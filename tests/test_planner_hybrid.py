@@ -17,7 +17,7 @@ from lightning_wm.fit import main as fit
 from lightning_wm.models.rssm import RSSMConfig
 from lightning_wm.planners.policy import PolicyOnly, PolicyOnlyConfig
 from lightning_wm.planners.policy_grad_mpc import PolicyGradMPC, PolicyGradMPCConfig
-from lightning_wm.planning import problem_of, score
+from lightning_wm.planning import Objective, problem_of, score
 from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM
 from lightning_wm.planning.mix import Mix
 from lightning_wm.planning.search import Search
@@ -256,9 +256,7 @@ def test_it_plans_through_an_rssm_with_policy_and_critics() -> None:
 
     problem = problem_of(
         model,
-        discount=0.99,
-        terminal_value=True,
-        value_doubt=0.01,
+        Objective(discount=0.99, terminal_value=True, value_doubt=0.01),
         policy=lambda state: Normal(head(features(state)).tanh(), 0.3),
         values=lambda state: torch.stack([critic(features(state)).squeeze(-1) for critic in critics]),
     )
@@ -335,8 +333,8 @@ def test_terminal_value_is_on_by_default() -> None:
     model = recurrent()
     config = PolicyGradMPCConfig()
     assert config.objective.terminal_value
-    assert config.objective.discount == 0.99
-    values = problem_of(model, terminal_value=True, values=lambda s: s["stoch"].T)
+    assert config.objective.discount is None  # the agent's, 0.99 by default
+    values = problem_of(model, Objective(terminal_value=True), values=lambda s: s["stoch"].T)
     assert values.terms == (TerminalValue(),)
     state = model.initial(2)
     assert values.value is not None

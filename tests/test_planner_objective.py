@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from lightning_wm import load_actor
+from lightning_wm.agents.dreamer import Dreamer, DreamerConfig
+from lightning_wm.agents.planet import PlaNet
+from lightning_wm.config import load
 from lightning_wm.errors import UserError
 from lightning_wm.planners.cem import CEM, CEMConfig
 from lightning_wm.planners.cem_gd import CEMGD
-from lightning_wm.planners.grad_mpc import GradMPC
+from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
+from lightning_wm.planners.mppi import MPPI, MPPIConfig
+from lightning_wm.planners.policy_grad_mpc import PolicyGradMPC
+from lightning_wm.planners.random import RandomConfig
 from lightning_wm.planning.ascent import Adam
-from lightning_wm.planning.objective import Objective, imagine, problem_of, score
+from lightning_wm.planning.base import BasePlanner
+from lightning_wm.planning.objective import Objective, imagine, score
+from lightning_wm.planning.problem import problem_of
 from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Problem, State
+from lightning_wm.protocols import Problem, Spaces, State
+from lightning_wm.runs.loading import load_run, planner_config
 from tests.problems import generators, recurrent
+from tests.worlds import world
 
 
 def _count(state: State, action: Tensor, noise: Tensor | None = None) -> State:
@@ -97,7 +110,7 @@ def test_imagine_is_time_first() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_gradient_of_the_first_action_against_finite_differences(terminal: bool) -> None:
     model = recurrent()
-    problem = problem_of(model, discount=0.9, continues=True, action_cost=0.1, smoothness=0.2)
+    problem = problem_of(model, Objective(discount=0.9, continues=True, action_cost=0.1, smoothness=0.2))
     if terminal:
         problem = replace(problem, value=model.reward, terms=(*problem.terms, TerminalValue()))
     state, actions = model.initial(2), torch.full((2, 5, 2), 0.3, dtype=torch.float64)
@@ -115,16 +128,17 @@ def test_gradient_of_the_first_action_against_finite_differences(terminal: bool)
 
 def test_problem_of_refuses_heads_the_model_has_not() -> None:
     with pytest.raises(UserError, match="no value head"):
-        problem_of(recurrent(), terminal_value=True)
+        problem_of(recurrent(), Objective(terminal_value=True))
     with pytest.raises(UserError, match="no ensemble"):
-        problem_of(recurrent(), disagreement=0.1)
+        problem_of(recurrent(), Objective(disagreement=0.1))
     model = recurrent()
     advice = r"value_doubt=0\.1, but there are no critics; .* type planner\.objective\.value_doubt=0"
     with pytest.raises(UserError, match=advice):
-        problem_of(model, value_doubt=0.1)
+        problem_of(model, Objective(value_doubt=0.1))
     with pytest.raises(UserError, match=r"a single critic, .*agent=dreamer agent\.critic\.members=2"):
-        problem_of(model, value_doubt=0.1, values=lambda s: s["stoch"][:, :1].T)
-    assert problem_of(model, value_doubt=0.1, values=lambda s: s["stoch"][:, :2].T).terms == (ValueDoubt(0.1),)
+        problem_of(model, Objective(value_doubt=0.1), values=lambda s: s["stoch"][:, :1].T)
+    two = problem_of(model, Objective(value_doubt=0.1), values=lambda s: s["stoch"][:, :2].T)
+    assert two.terms == (ValueDoubt(0.1),)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +156,7 @@ def test_objective_refuses_by_field(wrong: dict[str, float]) -> None:
 def test_a_broken_graph_is_named(planner: type, part: str, hidden: bool) -> None:
     """Also where a penalty on the actions still has a gradient; a planner without gradients does not mind."""
     model = recurrent()
-    whole = replace(problem_of(model, action_cost=0.1 * hidden), value=model.reward)
+    whole = replace(problem_of(model, Objective(action_cost=0.1 * hidden)), value=model.reward)
     if part == "value":
         whole = replace(whole, terms=(*whole.terms, TerminalValue()))
 
@@ -168,3 +182,97 @@ def test_our_adam_is_adam() -> None:
         theirs.grad = gradient
         reference.step()
     assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+class Cliff:
+    """A point that moves by 0.4 a in a step and earns x in each; beyond x = 1 the episode ends."""
+
+    spaces = Spaces(action=1, observation=1)
+
+    def imagine(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        """One step."""
+        return {"x": state["x"] + 0.4 * action}
+
+    def reward(self, state: State) -> Tensor:
+        """`[M]`."""
+        return state["x"][:, 0]
+
+    def continues(self, state: State) -> Tensor:
+        """`[M]`, in [0, 1]."""
+        return (-40 * (state["x"][:, 0] - 1)).sigmoid()
+
+    def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """None is drawn."""
+        return torch.zeros(*shape, 1)
+
+
+class EndsByTime(Cliff):
+    """The same without a prediction of the end."""
+
+    predicts_termination = False
+
+    def continues(self, state: State) -> Tensor:
+        """Ones `[M]`."""
+        return torch.ones_like(state["x"][:, 0])
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [
+        CEM(CEMConfig(candidates=200, elites=20)),
+        GradMPC(GradMPCConfig(candidates=16, iterations=50, execute="best")),
+        MPPI(MPPIConfig(candidates=200, elites=20, temperature=5.0, execute="best")),
+    ],
+)
+def test_a_plan_avoids_the_end_that_the_model_predicts(planner: BasePlanner) -> None:
+    """Twelve steps at 0.4 lead to 4.8; with the prediction no state but the last lies beyond the edge.
+
+    Going 0.4, 0.8, and staying at the edge earns about 12 in 12 steps, walking over it 0.4 + 0.8 + 1.2.
+    """
+
+    def furthest(problem: Problem) -> float:
+        state = {"x": torch.zeros(1, 1, dtype=torch.float64)}
+        plan = planner.plan(problem, state, None, generators(1))["actions"]
+        return float(imagine(problem, state, plan)["x"][:-1].max())
+
+    assert furthest(problem_of(Cliff(), Objective())) < 1
+    assert furthest(problem_of(Cliff(), Objective(continues=True))) < 1
+    assert furthest(problem_of(Cliff(), Objective(continues=False))) > 2
+    assert furthest(problem_of(EndsByTime(), Objective())) > 2
+
+
+def test_the_end_is_predicted_by_models_with_a_continue_head() -> None:
+    """Without one nothing is weighed, so that such runs plan as ever; the settings overrule both."""
+    with_head, without = world(continue_head=True), world(continue_head=False)
+    assert problem_of(with_head, Objective()).continues == with_head.continues
+    assert problem_of(without, Objective()).continues is None
+    assert problem_of(with_head, Objective(continues=False)).continues is None
+    assert problem_of(without, Objective(continues=True)).continues == without.continues
+
+
+def test_the_discount_is_the_agents() -> None:
+    """Its value is of that discount; an agent without one sums the horizon's rewards."""
+    dreamer = Dreamer(replace(DreamerConfig(), discount=0.997), world())
+    for planner in (GradMPC(), PolicyGradMPC(), CEM(CEMConfig(objective=Objective(terminal_value=True)))):
+        assert dreamer.actor(planner).problem.discount == 0.997
+    assert dreamer.actor(GradMPC(GradMPCConfig(objective=Objective(discount=0.9)))).problem.discount == 0.9
+    assert PlaNet(model=world()).actor(GradMPC()).problem.discount == 1.0
+    assert load(["recipe=sparse/finger_turn_hard"]).config.agent.discount == 0.99  # what its planner had of its own
+
+
+def test_the_quickstart_leaves_the_end_out() -> None:
+    """Its model has a continue head, and dm_control's episodes end by time alone."""
+    config = load(["recipe=quickstart"]).config
+    assert config.model.continue_head
+    assert config.planner.objective == Objective(continues=False)
+
+
+def test_planners_that_are_compared_on_a_run_are_judged_alike(trained: Path) -> None:
+    """The quickstart's model has a continue head that its own planner leaves out."""
+    for planner in ("grad_mpc", "cem", "mppi"):
+        assert load_actor(trained, planner=planner).problem.continues is None
+    loaded = load_run(trained)
+    assert planner_config(loaded, "cem", {"objective": {"continues": True}}).objective.continues is True
+    assert planner_config(loaded, "random", {}) == RandomConfig()
+    ending = replace(loaded, config=replace(loaded.config, planner=CEMConfig()))
+    assert planner_config(ending, "mppi", {}).objective.continues is None

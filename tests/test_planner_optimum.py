@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from lightning_wm.planners.mppi import weights
 from lightning_wm.planning import starts
 from lightning_wm.planning.gaussian import fit
 from lightning_wm.planning.selection import average
+from lightning_wm.protocols import Problem, State
 from tests.problems import DoubleWell, generators, linear_quadratic
 from tests.test_planner_contract import SEARCHING, build, equipped
 
@@ -147,3 +149,32 @@ def test_normalising_and_clipping_by_hand() -> None:
     how = build("grad_mpc", clip_norm=1.0).config
     assert how.scaled(gradient).flatten().tolist() == pytest.approx([0.6, 0.8] * 2)
     assert how.scaled(gradient / 1000)[0, 0].flatten().tolist() == pytest.approx([0.003, 0.004])
+
+
+def test_collocation_leaves_what_a_state_carries_alone() -> None:
+    """A goal that the reward is measured from is part of the state; the model is never called with another goal.
+
+    A goal that could move would be the cheapest way to the reward. The mass has one entry that is used up in a step.
+    """
+    goal = torch.tensor([[1.0, -0.5], [-0.8, 0.3]], dtype=torch.float64)
+    state = {"x": torch.zeros_like(goal), "goal": goal, "mass": torch.ones_like(goal)}
+    seen: dict[str, list[Tensor]] = {"x": [], "goal": [], "mass": []}
+
+    def imagine(state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        for name, values in seen.items():
+            values.append(state[name].detach().unflatten(0, (-1, 2, 6)) if len(state[name]) > 12 else state[name])
+        used = state["mass"] - torch.tensor([0.0, 0.1], dtype=torch.float64) * state["mass"][:, :1]
+        return {"x": state["x"] + 0.4 * action * state["mass"][:, :1], "goal": state["goal"], "mass": used}
+
+    problem = Problem(2, imagine, lambda s: -(s["x"] - s["goal"]).square().sum(1))
+    planner = build("collocation", horizon=5, candidates=6, iterations=4, state_noise=0.2, state_step=0.1)
+    plan = planner.plan(problem, state, None, generators(2))
+    relaxed = {name: torch.stack([value for value in values if value.ndim == 4]) for name, values in seen.items()}
+    assert relaxed["x"].shape == (4, 5, 2, 6, 2)  # one call for all steps in each iteration
+    assert (relaxed["goal"] == goal[:, None]).all()
+    assert (relaxed["mass"][..., 0] == 1).all()
+    free = relaxed["mass"][:, 1:, ..., 1]  # disturbed, and so no longer the same in all candidates
+    assert (free[1:].std(-1) > 0).all()
+    assert (relaxed["x"][1:, 1:].std(-2) > 0).all()
+    reached = 0.4 * plan["actions"][:, :3].sum(1)
+    assert torch.allclose(reached, goal, atol=0.15)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.distributions import Beta, Distribution, Independent, Normal
 from torchrl.modules import TanhNormal
 
+from lightning_wm.agents.dreamer import Dreamer
 from lightning_wm.errors import UserError
 from lightning_wm.models.freezing import frozen
-from lightning_wm.planning import problem_of
+from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
+from lightning_wm.planning import Objective, problem_of
 from lightning_wm.planning.base import POLICY
 from lightning_wm.planning.compiled import _modules, use_cache
 from lightning_wm.planning.policy_rollouts import draw, rollouts
@@ -21,6 +24,7 @@ from lightning_wm.planning.search import Search
 from lightning_wm.protocols import State
 from tests.problems import generators, recurrent
 from tests.test_planner_contract import build, rows
+from tests.worlds import world
 
 
 def policy(state: State) -> Distribution:
@@ -82,6 +86,42 @@ def test_compiled_code_is_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatc
     assert use_cache() == os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "lightning_wm" / "inductor")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
     assert use_cache() == "mine"
+
+
+@pytest.mark.parametrize("terminal_value", [False, True])
+def test_a_score_is_compiled_once_for_all_actors_of_a_model(
+    terminal_value: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every evaluation makes an actor, with new weights; only another shape or another model is announced."""
+    graphs: list[int] = []
+    announced: list[int] = []
+    compile = torch.compile
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(inputs))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda call, dynamic: compile(call, dynamic=dynamic, backend=counting))
+    objective = Objective(terminal_value=terminal_value)
+    config = GradMPCConfig(horizon=3, iterations=2, candidates=4, compile=True, objective=objective)
+
+    def evaluated(agent: Dreamer, environments: int = 2) -> tuple[int, int]:
+        """Graphs, and announcements of them, so far."""
+        with torch.no_grad():
+            next(agent.model.parameters()).add_(0.01)
+        actions = []
+        for settings in (config, replace(config, compile=False)):
+            actor, state = agent.actor(GradMPC(settings)), agent.model.initial(environments)
+            actions.append(actor.planner.plan(actor.problem, state, None, generators(environments))["actions"])
+        assert torch.allclose(*actions, atol=1e-4)
+        announced.append(capsys.readouterr().err.count("compiling the score"))
+        return len(graphs), sum(announced)
+
+    one, other = (Dreamer(model=world(seed=seed)) for seed in (0, 1))
+    assert [evaluated(one), evaluated(one), evaluated(one.eval()), evaluated(one.train())] == [(1, 1)] * 4
+    assert evaluated(one, environments=3) == (2, 2)
+    assert evaluated(other)[1] == 3
+    assert evaluated(one)[1] == 3
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_the_documented_planner_plans() -> None:
     """docs/extend.md's planner, as printed: its plan is its best candidate and beats doing nothing on average."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     scope: dict[str, Any] = {}
-    exec(compile(code, "docs/extend.md", "exec"), scope)
+    exec(compile(code, "docs/extend.md", "exec", dont_inherit=True), scope)
     planner = registry.lookup("planner", "mine")(scope["MineConfig"](horizon=1, candidates=500))
     problem = Problem(
         action=1,

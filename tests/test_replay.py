@@ -21,7 +21,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lightning_wm.data import Replay
-from lightning_wm.data.schema import fields
+from lightning_wm.data.schema import fields, first_row, next_row
 from lightning_wm.errors import DiskError, EnvironmentFailure, NumericsError, UserError
 from lightning_wm.protocols import Spaces
 
@@ -76,6 +76,30 @@ def test_rows_are_what_was_put_in() -> None:
     for name, field in fields(BOTH).items():
         assert back[name].dtype == field.dtype
         assert torch.equal(back[name], whole[name]), name
+
+
+def test_rows_of_a_batched_environment_make_an_episode() -> None:
+    seen = TensorDict({"observation": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "other": torch.ones(2)}, [2])
+    action = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    after = TensorDict(
+        {
+            "observation": torch.tensor([[7.0, 8.0, 9.0], [10.0, 11.0, 12.0]]),
+            "reward": torch.tensor([[0.5], [1.5]]),
+            "terminated": torch.tensor([[False], [True]]),
+            "truncated": torch.tensor([[True], [False]]),
+        },
+        [2],
+    )
+    rows = [first_row(seen, 1, 2), next_row(after, 1, action)]
+    for tensor in (*seen.values(), *after.values(), action):
+        tensor.zero_()  # simulators reuse their memory
+    whole = torch.stack(rows)
+    assert whole["observation"].tolist() == [[4.0, 5.0, 6.0], [10.0, 11.0, 12.0]]
+    assert torch.equal(whole["action"], torch.tensor([[0.0, 0.0], [0.3, 0.4]]))
+    assert whole["reward"].tolist() == [[0.0], [1.5]]
+    assert whole["terminated"].tolist() == [[False], [True]]
+    assert whole["is_init"].tolist() == [[True], [False]]
+    Replay.create(None, STATE, 10).extend(whole)  # and it is what replay takes
 
 
 def test_the_newest_count_and_slack_stays() -> None:

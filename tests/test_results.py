@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lightning_wm.playing.play import Episode
-from lightning_wm.playing.results import Evaluation, paired, show, summarise
+from lightning_wm.playing.results import Evaluation, decimal, paired, show, summarise
 
 ABOUT: dict[str, Any] = {
     "task": "dmc/cartpole_swingup",
@@ -30,7 +30,7 @@ def evaluation(returns: list[float], planner: str = "cem", **fields: Any) -> Eva
 
 def test_interval_by_hand() -> None:
     # mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.302653
-    low, high = evaluation([1.0, 2.0, 3.0]).interval95()
+    low, high = evaluation([1.0, 2.0, 3.0]).interval95
     assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6)
 
 
@@ -73,3 +73,10 @@ def test_the_table_pairs_what_it_compares(capsys: pytest.CaptureFixture[str]) ->
     show([one.as_json() for one in both])
     printed = capsys.readouterr().out
     assert "+2.0 (-2.3 to +6.3)" in printed
+
+
+def test_small_returns_are_not_printed_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["831.9", "1.0", "0.034", "-0.0012", "0.0"]
+    assert [decimal(value) for value in (831.94, 1.0, 0.034, -0.0012, 0.0)] == texts
+    show([evaluation([0.02, 0.04], "grad_mpc").as_json()])
+    assert "0.03" in capsys.readouterr().out

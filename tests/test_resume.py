@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from lightning_wm.protocols import Spaces
-from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
-from lightning_wm.training.rollout import Counters
+from lightning_wm.runs.checkpoint import AtomicCheckpointIO, load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.training.state import Counters
 from tests.forks import Outcome, Run, check_equal, die_at, moments, outcome, start, strike
 
 ALL = os.environ.get("RESUME") == "all"

@@ -7,15 +7,20 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightning.fabric.plugins.io.torch_io as fabric_io
 import pytest
 import torch
 
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.fit import main as fit
+from lightning_wm.runs import checkpoint
 from lightning_wm.runs import checksum as seal
-from lightning_wm.runs.files import RunDirectory, clear_temporaries, load_checkpoint, write_atomically
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.disk import clear_temporaries, write_atomically
 from lightning_wm.training.experiment import _slack
 from tests.conftest import TINY
 from tests.test_fit import measured, weights
@@ -97,6 +102,27 @@ def test_a_run_that_has_lost_its_checkpoints_does_not_begin_anew(
         path.unlink()
     assert fit([*TINY, f"run={run}"]) == 2
     assert "best.ckpt but no turn-NNNNN.ckpt" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_read_once_to_go_on(copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And compared with its checksum once: neither by `fit` and again by Lightning."""
+    run = copy()
+    newest, *_ = RunDirectory(run).turns()
+    reads: dict[str, list[Path]] = {"load": [], "sealed": []}
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if not hasattr(path, "read"):
+                reads[name].append(Path(path))
+            return function(path, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(torch, "load", counted("load", torch.load))
+    monkeypatch.setattr(checkpoint, "sealed", counted("sealed", checkpoint.sealed))
+    monkeypatch.setattr(fabric_io, "pl_load", counted("load", fabric_io.pl_load))
+    assert fit([*TINY, f"run={run}", "env_steps=640", "evaluation.video=false"]) == 0
+    assert reads["load"].count(newest) == reads["sealed"].count(newest) == 1
 
 
 def test_every_bit_counts(trained: Path, tmp_path: Path) -> None:

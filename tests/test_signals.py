@@ -17,9 +17,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_wm.errors import Interrupted
 from lightning_wm.fit import main as fit
 from lightning_wm.registry import register
-from lightning_wm.runs.files import RunDirectory
-from lightning_wm.training import slurm
-from lightning_wm.training.experiment import _plugins
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.training import launch, slurm
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals
 from tests.conftest import TINY
@@ -62,7 +61,8 @@ class Signalled(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         rollout = next(c for c in trainer.callbacks if isinstance(c, Rollout))
-        rollout.listeners.append(lambda: self.reached("evaluation" if rollout.phase == "evaluating" else "decision"))
+        state = rollout.state
+        state.listeners.append(lambda: self.reached("evaluation" if state.phase == "evaluating" else "decision"))
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.reached("update")
@@ -247,10 +247,12 @@ def test_an_array_s_task_has_its_own_name_and_a_refusal_is_told(
     assert "submit the same command again" in capsys.readouterr().err
 
 
-def test_lightning_neither_saves_nor_requeues_in_a_slurm_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RunDirectory(tmp_path)
-    assert len(_plugins(run)) == 1
-    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}.items():
+def test_lightning_neither_saves_nor_requeues_in_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of one device takes no notice of SLURM at all; where SLURM has started its ranks, requeueing stays ours."""
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": "7"}.items():
         monkeypatch.setenv(name, value)
-    (environment,) = [plugin for plugin in _plugins(run) if isinstance(plugin, SLURMEnvironment)]
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert not isinstance(launch.environment(1), SLURMEnvironment)
+    environment = launch.environment(2)
+    assert isinstance(environment, SLURMEnvironment)
     assert not environment.auto_requeue

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Any, Literal, Protocol
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchrl.modules import PercentileValueNorm
 
 from lightning_wm import rng
-from lightning_wm.agents.imagination import Dream, dream, lambda_returns, survival
+from lightning_wm.agents.behaviour import Behaviour, behaviour_parts
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
+from lightning_wm.config.fields import Count, Factor, Natural, Positive, Weight, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
-from lightning_wm.models.distributions import widen
-from lightning_wm.models.freezing import frozen
-from lightning_wm.protocols import Disagrees, Features, State
+from lightning_wm.protocols import Disagrees, Features, State, TrainedModel
 from lightning_wm.registry import register
 
-GRADIENTS = ("dynamics", "reinforce")
 
-
-@dataclass(frozen=True)
+@settings("agent")
 class DreamerConfig(PlaNetConfig):
     """How the world model, the actor and the critics are optimised."""
 
@@ -33,42 +30,32 @@ class DreamerConfig(PlaNetConfig):
     """The policy."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: Positive = 3e-4
     """Adam's step size of the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: Positive = 3e-4
     """Adam's step size of the critics."""
-    imagination: int = 15
+    imagination: Count = 15
     """H: agent steps that are imagined."""
-    imagine_starts: int = 64
+    imagine_starts: Natural = 64
     """M: posterior states of a batch that imagination starts from; 0 for all of them."""
-    gradient: str = "dynamics"
+    gradient: Literal["dynamics", "reinforce"] = "dynamics"
     """The actor's gradient: through the `dynamics`, or `reinforce`, the score function with the value as baseline."""
-    discount: float = 0.99
+    discount: Factor = 0.99
     """Factor per agent step."""
-    return_lambda: float = 0.95
+    return_lambda: Factor = 0.95
     """lambda of the lambda-returns."""
-    entropy: float = 1e-3
+    entropy: Weight = 1e-3
     """Weight of the policy's entropy, in units of normalised return."""
     normalise_returns: bool = True
     """Divide by the spread of the returns, their 5 to 95 % range (arXiv:2301.04104, Eq. 7), where it is above 1."""
-    disagreement_bonus: float = 0.0
+    disagreement_bonus: Weight = 0.0
     """Weight of the ensemble's disagreement in the imagined reward, to explore; needs model.ensemble."""
-    imitation: float = 0.0
+    imitation: Weight = 0.0
     """Weight of the policy's negative log-likelihood of the actions in replay; 0 leaves it out."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("actor_learning_rate", "critic_learning_rate", "imagination"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a positive number")
-        for name in ("imagine_starts", "entropy", "disagreement_bonus", "imitation"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected 0 or more")
-        for name in ("discount", "return_lambda"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a factor in (0, 1]")
-        if self.gradient not in GRADIENTS:
-            raise ValueError(f"agent.gradient={self.gradient}: expected one of {', '.join(GRADIENTS)}")
+
+class _Model(TrainedModel, Features, Protocol):
+    """What Dreamer trains, and reads."""
 
 
 @register("agent", "dreamer")
@@ -80,7 +67,7 @@ class Dreamer(PlaNet):
 
     Args:
         config: how it is optimised.
-        model: a `protocols.WorldModel` that is an `nn.Module` and has `features(state)` `[M, F]`.
+        model: a `protocols.TrainedModel` that has `features(state)` `[M, F]`.
         seed: of the stream model.
 
     Raises:
@@ -89,9 +76,14 @@ class Dreamer(PlaNet):
 
     Config = DreamerConfig
     config: DreamerConfig
+    model: _Model
+    policy: PolicyHead
+    critics: Critics
+    slow: Critics
+    spread: PercentileValueNorm
 
-    def __init__(self, config: DreamerConfig | None = None, model: Any = None, seed: int = 0) -> None:
-        super().__init__(config or DreamerConfig(), model, seed)
+    def __init__(self, config: DreamerConfig | None = None, model: _Model | None = None, seed: int = 0) -> None:
+        super().__init__(config, model, seed)
         c = self.config
         if not isinstance(model, Features):
             raise UserError(
@@ -104,33 +96,49 @@ class Dreamer(PlaNet):
                 "type model.ensemble=5, or agent.disagreement_bonus=0"
             )
         width = self.model.features(self.model.initial(1)).shape[-1]
-        self.policy = PolicyHead(width, self.model.spaces.action, c.actor)
-        self.critics = Critics(width, c.critic)
-        self.slow = Critics(width, c.critic).requires_grad_(False)
-        self.slow.load_state_dict(self.critics.state_dict())
-        self.spread = PercentileValueNorm()
+        actions = self.model.spaces.action
+        for name, part in behaviour_parts(c, width, actions).items():
+            self.add_module(name, part)
+        self.behaviour = Behaviour(c, self.policy, self.critics, self.slow, self.spread)
+        self.explorer: Behaviour | None = None
+        """Seeks what the model does not know; collecting acts by it, nothing else does."""
+        if c.disagreement_bonus:
+            # After all others, so that the weights of an agent without it are what they are.
+            self.exploration = nn.ModuleDict(behaviour_parts(c, width, actions))
+            self.explorer = Behaviour(c, **self.exploration, bonus=c.disagreement_bonus)
 
     def groups(self) -> dict[str, list[torch.nn.Parameter]]:
         """Parameters by part."""
         behaviour = {"actor": list(self.policy.parameters()), "critic": list(self.critics.parameters())}
-        return {**super().groups(), **behaviour}
+        groups = {**super().groups(), **behaviour}
+        if self.explorer is not None:
+            groups["exploring_actor"] = list(self.explorer.policy.parameters())
+            groups["exploring_critic"] = list(self.explorer.critics.parameters())
+        return groups
 
     def rates(self) -> dict[str, float]:
         """Adam's step size of each part."""
         c = self.config
-        return {**super().rates(), "actor": c.actor_learning_rate, "critic": c.critic_learning_rate}
+        actor, critic = c.actor_learning_rate, c.critic_learning_rate
+        rates = {"actor": actor, "critic": critic, "exploring_actor": actor, "exploring_critic": critic}
+        return {"model": c.learning_rate, **{name: rates[name] for name in self.groups() if name in rates}}
 
     # ---- learning
 
     def behave(self, states: State, batch: TensorDictBase) -> dict[str, Tensor]:
         """Losses of actor and critics, from trajectories that are imagined from posterior states."""
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step, 1)
+        behaviours = [self.behaviour] if self.explorer is None else [self.behaviour, self.explorer]
         if not self.guard.streak:  # after a skipped update the critics are those that it has followed already
-            self.slow.follow(self.critics)
+            for behaviour in behaviours:
+                behaviour.slow.follow(behaviour.critics)
         start, alive = self.starts(states, batch, generator)
-        measured = self.imagined(start, alive, generator)
+        measured = self.behaviour.losses(self.model, start, alive, generator)
         if self.config.imitation:
             measured["loss/imitation"] = self.config.imitation * self.imitated(states, batch)
+        if self.explorer is not None:
+            exploring = self.explorer.losses(self.model, start, alive, generator)
+            measured |= {name.replace("/", "/exploring_"): value for name, value in exploring.items()}
         return measured
 
     def starts(self, states: State, batch: TensorDictBase, generator: torch.Generator) -> tuple[State, Tensor]:
@@ -139,52 +147,6 @@ class Dreamer(PlaNet):
         number = self.config.imagine_starts or len(alive)
         chosen = torch.randperm(len(alive), generator=generator)[:number].to(alive.device)
         return {name: value.detach()[chosen] for name, value in states.items()}, alive[chosen]
-
-    def imagined(self, start: State, alive: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """`loss/actor`, `loss/critic` and what is worth logging, from M starts `[M, ...]`."""
-        c, model = self.config, self.model
-        size = (c.imagination, len(alive))
-        drawn = torch.randn(*size, model.spaces.action, generator=generator).to(alive)
-        noise = model.noise(size, generator).to(alive)
-        with frozen(model, self.critics):
-            seen = dream(model, self.policy, start, drawn, noise, c.gradient == "dynamics")
-            returns, weight, value = self.returns(seen, alive)
-        self.spread.update(returns.detach().reshape(-1, 1))
-        scale = self.spread.scale().detach() if c.normalise_returns else 1.0
-        entropy = self.policy.entropy(seen.std, seen.raw)
-        if c.gradient == "dynamics":
-            gain = returns / scale
-        else:
-            chance = self.policy.log_prob(seen.mean, seen.std, seen.raw.detach())
-            gain = chance * ((returns - value) / scale).detach()
-        features = seen.features[:-1].detach()
-        critic = self.critics.loss(features.flatten(0, 1), returns.detach().flatten())
-        if c.critic.regulariser:
-            kept = self.slow(features.flatten(0, 1)).mean(0)
-            critic = critic + c.critic.regulariser * self.critics.loss(features.flatten(0, 1), kept)
-        return {
-            "loss/actor": -(weight * (gain + c.entropy * entropy)).mean(),
-            "loss/critic": (weight.flatten() * critic).mean(),
-            "policy/entropy": entropy.detach().mean(),
-            "policy/std": seen.std.detach().mean(),
-            "imagined/return": returns.detach().mean(),
-            "imagined/value": value.mean(),
-        }
-
-    def returns(self, seen: Dream, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """lambda-returns of the states 0..H-1, how much each counts, and the critics' value, each `[H, M]`."""
-        c, horizon = self.config, len(seen.raw)
-        reward = self.model.reward(seen.states)
-        if c.disagreement_bonus:
-            reward = reward + c.disagreement_bonus * self.model.disagreement(seen.states)
-        discount = c.discount * self.model.continues(seen.states)
-        critics = self.slow if c.critic.bootstrap == "slow" else self.critics
-        value = critics(seen.features[1:].flatten(0, 1)).mean(0)
-        reward, discount, value = (widen(one).unflatten(0, (horizon, -1)) for one in (reward, discount, value))
-        returns = lambda_returns(reward, discount, value, c.return_lambda)
-        with torch.no_grad():
-            before = critics(seen.features[0]).mean(0)
-        return returns, alive * survival(discount), torch.cat([before[None], value[:-1].detach()])
 
     def imitated(self, states: State, batch: TensorDictBase) -> Tensor:
         """Negative log-likelihood in nats of the actions that replay holds, given the states they were chosen in."""
@@ -197,15 +159,32 @@ class Dreamer(PlaNet):
 
     # ---- acting
 
-    def learned(self) -> dict[str, Any]:
-        """Policy and critics for planners."""
+    def learned(self, explore: bool = False) -> dict[str, Any]:
+        """Policy and critics for planners, and the discount that the critics' values are of."""
+        discount = self.config.discount
         # Methods, so that a compiled planner sees whose weights it has to hold.
-        return {"policy": self._policy_of, "values": self._values_of}
+        if explore and self.explorer is not None:
+            return {"policy": self._exploring_policy_of, "values": self._exploring_values_of, "discount": discount}
+        return {"policy": self._policy_of, "values": self._values_of, "discount": discount}
+
+    def curiosity(self, explore: bool) -> float:
+        """The exploring policy's bonus, where that is what plans."""
+        return self.config.disagreement_bonus if explore else 0.0
 
     def _policy_of(self, state: State) -> Distribution:
-        found: Distribution = self.policy(self.model.features(state))
-        return found
+        distribution: Distribution = self.policy(self.model.features(state))
+        return distribution
 
     def _values_of(self, state: State) -> Tensor:
-        found: Tensor = self.critics(self.model.features(state))
-        return found
+        values: Tensor = self.critics(self.model.features(state))
+        return values
+
+    def _exploring_policy_of(self, state: State) -> Distribution:
+        assert self.explorer is not None
+        distribution: Distribution = self.explorer.policy(self.model.features(state))
+        return distribution
+
+    def _exploring_values_of(self, state: State) -> Tensor:
+        assert self.explorer is not None
+        values: Tensor = self.explorer.critics(self.model.features(state))
+        return values

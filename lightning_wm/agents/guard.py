@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.errors import DiskError, NumericsError
+from lightning_wm.errors import DiskError, NumericsError, UserError
 from lightning_wm.runs.files import write_tensors
 
 SCALER_STEPS = 16
@@ -58,7 +58,7 @@ class UpdateGuard:
             self.streak = 0
         return finite
 
-    def skip(self, module: pl.LightningModule, optimizer: Any) -> None:
+    def skip(self, module: pl.LightningModule, optimizer: torch.optim.Optimizer) -> None:
         """Undo the update and count it; called on every rank alike.
 
         Raises:
@@ -91,12 +91,12 @@ class UpdateGuard:
         order, name = self._first(module)
         path = Path(trainer.default_root_dir) / f"bad_batch-rank{rank}.pt"
         kept = self._keep(path, module, name)
-        found = [(order, rank, name, kept)]
+        faults = [(order, rank, name, kept)]
         if trainer.world_size > 1:  # after the file is written: rank 0's end takes the others with it
             gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, found[0])
-            found = gathered
-        order, rank, name, kept = min(found)
+            torch.distributed.all_gather_object(gathered, faults[0])
+            faults = gathered
+        order, rank, name, kept = min(faults)
         where = f" on rank {rank}" if trainer.world_size > 1 else ""
         return (
             f"{self.streak} updates in a row were not finite (the last is update {module.global_step}); the first bad "
@@ -121,7 +121,7 @@ class UpdateGuard:
         content = {"update": module.global_step, "first": name, "losses": losses, "batch": batch}
         try:
             write_tensors(path, content)
-        except DiskError as error:
+        except (DiskError, UserError) as error:
             return f"its batch was not kept ({error})"
         return f"its batch is in {path}"
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lightning_wm.models.behaviour import PolicyHead
 from lightning_wm.planning.objective import flat, stacked, stepwise
-from lightning_wm.protocols import Follows, State
+from lightning_wm.protocols import Features, Follows, State, WorldModel
+
+
+class DreamModel(WorldModel, Features, Protocol):
+    """A world model with features that a policy can act on."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Dream:
 
 
 def dream(
-    model: Any, policy: PolicyHead, start: State, drawn: Tensor, noise: Tensor, through_dynamics: bool = True
+    model: DreamModel, policy: PolicyHead, start: State, drawn: Tensor, noise: Tensor, through_dynamics: bool = True
 ) -> Dream:
     """Follow the policy in imagination (arXiv:1912.01603, Sec. 3).
 
@@ -66,7 +70,7 @@ def dream(
 
 
 def _follow(
-    model: Any, start: State, choose: Callable[[int, Tensor], Tensor], noise: Tensor
+    model: DreamModel, start: State, choose: Callable[[int, Tensor], Tensor], noise: Tensor
 ) -> tuple[State, Callable[[Tensor], State]]:
     """The states `[H, M, ...]` that a policy leads to, and how they depend on its actions `[H, M, A]`."""
     # Its steps write into tensors of one dtype.
@@ -93,11 +97,11 @@ def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lam: float) 
     Returns:
         G of the states 0..H-1, `[H, M]`.
     """
-    last, found = value[-1], []
+    last, returns = value[-1], []
     for step in reversed(range(reward.shape[0])):
         last = reward[step] + discount[step] * ((1.0 - lam) * value[step] + lam * last)
-        found.append(last)
-    return torch.stack(found[::-1])
+        returns.append(last)
+    return torch.stack(returns[::-1])
 
 
 def survival(discount: Tensor) -> Tensor:

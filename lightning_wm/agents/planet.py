@@ -2,102 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
-import lightning.pytorch as pl
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm import rng
-from lightning_wm.agents.guard import UpdateGuard, scales
+from lightning_wm.agents.base import BaseAgent
+from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.errors import UserError
-from lightning_wm.models.losses import summed
-from lightning_wm.planning.base import no_policy
-from lightning_wm.planning.objective import problem_of
+from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
-from lightning_wm.protocols import Planner, State
-from lightning_wm.registry import register
+from lightning_wm.protocols import Compiles, Planner, Spaces, State, TrainedModel
+from lightning_wm.registry import build, register
+
+if TYPE_CHECKING:
+    from lightning_wm.config import Config as RunConfig
 
 
-@dataclass(frozen=True)
+@settings("agent")
 class PlaNetConfig:
     """How the world model is optimised."""
 
     name: str = "planet"
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's step size."""
-    epsilon: float = 1e-5
+    epsilon: Positive = 1e-5
     """Adam's epsilon."""
-    clip: float = 100.0
+    clip: Positive = 100.0
     """Largest norm of the world model's gradient."""
-    patience: int = 3
+    patience: Count = 3
     """Updates in a row with a non-finite loss or gradient after which the run stops."""
-    open_loop_observed: int = 5
+    open_loop_observed: Count = 5
     """Steps that are filtered before the open-loop prediction error is measured."""
-    open_loop_predicted: int = 15
+    open_loop_predicted: Count = 15
     """Steps that are then predicted from actions alone."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "epsilon", "clip", "patience", "open_loop_observed", "open_loop_predicted"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: expected a positive number")
 
 
 @register("agent", "planet")
-class PlaNet(pl.LightningModule):
+class PlaNet(BaseAgent):
     """Trains a world model on batches `[B, T]` of replay (arXiv:1811.04551, Eq. 3).
-
-    One optimiser, automatic optimisation. An update whose loss or gradient is
-    not finite is skipped and counted; `patience` of them in a row end the run.
 
     Args:
         config: how it is optimised.
-        model: a `protocols.WorldModel` that is an `nn.Module`.
+        model: a `protocols.TrainedModel`.
         seed: of the stream model.
-
-    Raises:
-        NumericsError: losses or gradients stay non-finite.
     """
 
     Config = PlaNetConfig
+    config: PlaNetConfig
+    model: TrainedModel
 
-    def __init__(self, config: PlaNetConfig | None = None, model: Any = None, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config or PlaNetConfig()
-        self.model = model
-        self.seed = seed
-        self.guard = UpdateGuard(self.config.patience)
-        self.last: dict[str, Tensor] = {}
-        """Losses of the newest logged update, detached, for a progress bar."""
+    def __init__(self, config: PlaNetConfig | None = None, model: TrainedModel | None = None, seed: int = 0) -> None:
+        super().__init__(config or self.Config(), seed)
+        self.model = cast("TrainedModel", model)
+
+    @classmethod
+    def from_config(cls, config: RunConfig, spaces: Spaces) -> Self:
+        """The agent of a whole configuration, with its model."""
+        return cls(config.agent, build("model", config.model, spaces), seed=config.seed)
 
     def groups(self) -> dict[str, list[torch.nn.Parameter]]:
-        """Parameters by part; each part is clipped on its own."""
+        """Parameters by part."""
         return {"model": list(self.model.parameters())}
 
-    def rates(self) -> dict[str, float]:
-        """Adam's step size of each part."""
-        return {"model": self.config.learning_rate}
+    def compile_update(self) -> None:
+        """Compile the model's heads and losses.
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        rates = self.rates()
-        groups = [{"params": part, "name": name, "lr": rates[name]} for name, part in self.groups().items()]
-        # The fused one would divide by a loss scaler's scale itself, after the gradients are clipped.
-        fused = not scales(self)
-        return torch.optim.Adam(groups, lr=self.config.learning_rate, eps=self.config.epsilon, fused=fused)
+        Raises:
+            UserError: the model has no `compile_update`.
+        """
+        if not isinstance(self.model, Compiles):
+            raise UserError(f"{type(self.model).__name__} has no compile_update; type trainer.compile=false")
+        self.model.compile_update()
 
     # ---- learning
 
-    def training_step(self, batch: TensorDictBase, index: int) -> Tensor:
-        self.guard.begin(self, batch)
-        generator = rng.generator(self.seed, "model", self.global_rank, self.global_step)
+    def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
+        """The model's losses, and those of what is learned beside it, from `[B, T]`."""
         states, measured = self.model.observe(batch, generator=generator)
-        measured = {**measured, **self.behave(states, batch)}
-        loss = summed(measured)
-        if self.due():
-            self.record({"loss/total": loss, **measured})
-        return self.guard.tie(loss, measured)
+        return {**measured, **self.behave(states, batch)}
 
     def behave(self, states: State, batch: TensorDictBase) -> dict[str, Tensor]:
         """Losses of what is learned beside the model; nothing here.
@@ -108,60 +92,25 @@ class PlaNet(pl.LightningModule):
         """
         return {}
 
-    def due(self) -> bool:
-        """Whether this update is logged: every `Trainer.log_every_n_steps`-th."""
-        # In step with Lightning, which hands the last logged values to the loggers again at any other update.
-        trainer: Any = self.trainer
-        return bool((self.global_step + 1) % trainer.log_every_n_steps == 0)
-
-    def record(self, measured: dict[str, Tensor]) -> None:
-        """Log under `train/`."""
-        self.last = {f"train/{name}": value.detach() for name, value in measured.items()}
-        self.log_dict(self.last, batch_size=1)
-
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clip each part; skip the update where any norm is not finite (gradients are all-reduced by now)."""
-        groups = self.groups()
-        norms = {
-            name: torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None], foreach=True)
-            for name, part in groups.items()
-        }
-        if self.guard.admits(norms.values()):
-            for name, part in groups.items():
-                torch.nn.utils.clip_grads_with_norm_(part, self.config.clip, norms[name], foreach=True)
-        else:
-            self.guard.skip(self, optimizer)
-        if self.due():
-            measured = {f"train/grad_norm/{name}": norm for name, norm in norms.items()}
-            self.log_dict({**measured, "train/skipped": float(self.guard.skipped)}, batch_size=1)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["guard"] = self.guard.state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "guard" in checkpoint:
-            self.guard.restore(checkpoint["guard"])
-
     # ---- acting
 
-    def actor(self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0) -> WorldModelActor:
-        """What plays with this world model and a planner.
-
-        Raises:
-            UserError: there is no planner, or it asks the model for what it does not have.
-        """
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> WorldModelActor:
+        """What plays with this world model and a planner; see `protocols.Agent`."""
         if planner is None:
             raise UserError("this agent learns no policy, so it needs a planner; type planner=grad_mpc")
-        objective = getattr(planner.config, "objective", None)
-        learned = self.learned()
-        if getattr(planner, "needs_policy", False) and "policy" not in learned:
-            raise UserError(no_policy(planner, f"this run learned none (agent={self.config.name})"))
-        problem = problem_of(self.model, **(asdict(objective) if objective is not None else {}), **learned)
+        learned, curiosity = self.learned(explore), self.curiosity(explore)
+        problem = problem_for(planner, self.model, self.config.name, curiosity=curiosity, **learned)
         return WorldModelActor(self.model, planner, problem, seed=seed, rank=rank, noise=noise)
 
-    def learned(self) -> dict[str, Any]:
+    def learned(self, explore: bool = False) -> dict[str, Any]:
         """What a planner may use beside the model: `policy` and `values` of `problem_of`; nothing here."""
         return {}
+
+    def curiosity(self, explore: bool) -> float:
+        """Weight of the ensemble's disagreement in what is planned for; nothing here."""
+        return 0.0
 
     # ---- how far it can see
 

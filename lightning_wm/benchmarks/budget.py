@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from lightning_wm import rng
+from lightning_wm.agents.base import BaseAgent
+from lightning_wm.benchmarks.timing import interleaved
+from lightning_wm.playing.actor import WorldModelActor
+from lightning_wm.protocols import PlannerSettings
 from lightning_wm.registry import build
+
+Measure = Callable[[PlannerSettings], float]
 
 KNOBS = ("iterations", "candidates")
 """What a planner spends its time on, by the fields that planners share."""
@@ -21,15 +24,14 @@ MOST = 64
 """Times the planner's own number that a knob is turned up at most."""
 
 
-def knobs(config: Any) -> list[str]:
-    """Which of `KNOBS` a planner has, the one to scale first before the other."""
-    found = [name for name in KNOBS if isinstance(getattr(config, name, None), int)]
-    if len(found) == 2 and config.candidates > POPULATION * config.iterations:
-        found.reverse()
-    return found
+def knobs(config: PlannerSettings) -> list[str]:
+    """Which of `KNOBS` a planner has, the first to scale first."""
+    present = [name for name in KNOBS if isinstance(vars(config).get(name), int)]
+    many = len(present) == 2 and vars(config)["candidates"] > POPULATION * vars(config)["iterations"]
+    return present[::-1] if many else present
 
 
-def within(config: Any, budget: float, measure: Callable[[Any], float]) -> Any:
+def within(config: PlannerSettings, budget: float, measure: Measure) -> PlannerSettings:
     """The settings, scaled to the most that fits into a budget.
 
     Iterations are scaled first, but candidates (and elites in proportion) in a planner that has far more of those;
@@ -41,7 +43,15 @@ def within(config: Any, budget: float, measure: Callable[[Any], float]) -> Any:
         budget: milliseconds of a decision.
         measure: milliseconds of a decision with given settings.
     """
-    fits = _Fits(budget, measure)
+    known: dict[str, bool] = {}
+
+    def fits(config: PlannerSettings) -> bool:
+        """Measures each settings once."""
+        key = repr(config)
+        if key not in known:
+            known[key] = measure(config) <= budget
+        return known[key]
+
     for knob in knobs(config):
         config = _turned(config, knob, fits)
         if fits(config):
@@ -49,23 +59,9 @@ def within(config: Any, budget: float, measure: Callable[[Any], float]) -> Any:
     return config
 
 
-class _Fits:
-    """Whether settings fit the budget; measures each once."""
-
-    def __init__(self, budget: float, measure: Callable[[Any], float]) -> None:
-        self.budget, self.measure = budget, measure
-        self._known: dict[str, bool] = {}
-
-    def __call__(self, config: Any) -> bool:
-        key = repr(config)
-        if key not in self._known:
-            self._known[key] = self.measure(config) <= self.budget
-        return self._known[key]
-
-
-def _turned(config: Any, knob: str, fits: _Fits) -> Any:
+def _turned(config: PlannerSettings, knob: str, fits: Callable[[PlannerSettings], bool]) -> PlannerSettings:
     """The largest value of one knob that fits, found by doubling or halving and then bisecting to a tenth."""
-    own = getattr(config, knob)
+    own: int = vars(config)[knob]
     least = min(own, FEWEST_CANDIDATES) if knob == "candidates" else 1
     if fits(config):
         low = high = own
@@ -82,25 +78,26 @@ def _turned(config: Any, knob: str, fits: _Fits) -> Any:
     return _with(config, knob, low)
 
 
-def _with(config: Any, knob: str, value: int) -> Any:
+def _with(config: PlannerSettings, knob: str, value: int) -> PlannerSettings:
     """Settings with another number of candidates or iterations."""
     changed = {knob: value}
-    elites = getattr(config, "elites", None)
+    elites = vars(config).get("elites")
     if knob == "candidates" and elites is not None:
-        changed["elites"] = min(value, max(1, round(elites * value / config.candidates)))
-    return dataclasses.replace(config, **changed)
+        changed["elites"] = min(value, max(1, round(elites * value / vars(config)["candidates"])))
+    return replace(config, **changed)  # type: ignore[type-var]
 
 
-def plan_milliseconds(agent: Any, repeats: int = 3) -> Callable[[Any], float]:
+def plan_milliseconds(agent: BaseAgent, repeats: int = 3) -> Measure:
     """Measures settings on what an agent learned: median time of a plan for one environment, after one to warm up."""
 
-    def measure(config: Any) -> float:
+    def measure(config: PlannerSettings) -> float:
         actor = agent.actor(build("planner", config))  # with its policy and critics, where it has them
-        taken = []
-        for number in range(1 + repeats):
-            begin = time.perf_counter()
-            actor.planner.plan(actor.problem, actor.model.initial(1), None, [rng.generator(0, "planner", number)])
-            taken.append(1e3 * (time.perf_counter() - begin))
-        return statistics.median(taken[1:])
+        assert isinstance(actor, WorldModelActor)
+        state = actor.model.initial(1)
+        return interleaved(
+            lambda number: actor.planner.plan(actor.problem, state, None, [rng.generator(0, "planner", number)]),
+            repeats=repeats,
+            warm=1,
+        )[0]
 
     return measure

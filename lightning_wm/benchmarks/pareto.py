@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_wm.benchmarks.returns import Played
-from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.disk import write_atomically
 
 
 def draw(played: Sequence[Played], picture: Path) -> None:
@@ -16,16 +16,16 @@ def draw(played: Sequence[Played], picture: Path) -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
-    for label in dict.fromkeys(one.label for one in played):
-        own = sorted((one for one in played if one.label == label), key=milliseconds)
-        means = [one.evaluation.mean for one in own]
+    for label in dict.fromkeys(games.label for games in played):
+        own = sorted((games for games in played if games.label == label), key=milliseconds)
+        means = [games.evaluation.mean for games in own]
         spread = [[mean - low, high - mean] for mean, (low, high) in zip(means, map(_interval, own), strict=True)]
         lower, upper = zip(*spread, strict=True)
-        times = [milliseconds(one) for one in own]
+        times = [milliseconds(games) for games in own]
         axis.errorbar(times, means, yerr=[lower, upper], marker="o", capsize=3, label=label)
     best = front(played)
     axis.plot(
-        [milliseconds(one) for one in best], [one.evaluation.mean for one in best],
+        [milliseconds(games) for games in best], [games.evaluation.mean for games in best],
         "o", markersize=11, markerfacecolor="none", markeredgecolor="black", label="not beaten by a faster one",
     )  # fmt: skip
     first = played[0].evaluation
@@ -38,20 +38,20 @@ def draw(played: Sequence[Played], picture: Path) -> None:
     write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
-def milliseconds(one: Played) -> float:
+def milliseconds(games: Played) -> float:
     """The measured median of a decision, above zero for the logarithmic axis."""
-    return max(one.evaluation.quantile(0.5), 1e-3)
+    return max(games.evaluation.ms_per_decision.median, 1e-3)
 
 
 def front(played: Sequence[Played]) -> list[Played]:
     """Those with a higher mean return than every faster one (the Pareto front), the fastest first."""
     kept: list[Played] = []
-    for one in sorted(played, key=milliseconds):
-        if not kept or one.evaluation.mean > kept[-1].evaluation.mean:
-            kept.append(one)
+    for games in sorted(played, key=milliseconds):
+        if not kept or games.evaluation.mean > kept[-1].evaluation.mean:
+            kept.append(games)
     return kept
 
 
-def _interval(one: Played) -> tuple[float, float]:
-    low, high = one.evaluation.interval95()
-    return (low, high) if low == low else (one.evaluation.mean, one.evaluation.mean)
+def _interval(games: Played) -> tuple[float, float]:
+    low, high = games.evaluation.interval95
+    return (games.evaluation.mean, games.evaluation.mean) if low is None or high is None else (low, high)

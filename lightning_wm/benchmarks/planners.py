@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.data import Bounded, Composite, Unbounded
@@ -19,7 +19,7 @@ from lightning_wm.models.rssm import RSSMConfig
 from lightning_wm.planners.cem import CEM, CEMConfig
 from lightning_wm.planners.grad_mpc import GradMPC
 from lightning_wm.planning import problem_of, score
-from lightning_wm.protocols import Planner, Spaces
+from lightning_wm.protocols import Planner, Spaces, WorldModel
 
 QUICKSTART = Spaces(action=1, observation=5)
 """cartpole swingup's."""
@@ -54,12 +54,12 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
     ]
 
 
-def _planning(planner: Planner, model: Any) -> Call:
+def _planning(planner: Planner, model: WorldModel) -> Call:
     problem = problem_of(model)
     return lambda number: planner.plan(problem, model.initial(1), None, [rng.generator(0, "planner", number)])
 
 
-def _bare_rollouts(c: CEMConfig, model: Any) -> Call:
+def _bare_rollouts(c: CEMConfig, model: WorldModel) -> Call:
     """The model's part of CEM: every candidate imagined and its rewards predicted, as often as CEM does."""
     problem = problem_of(model)
     state = {name: value.repeat_interleave(c.candidates, 0) for name, value in model.initial(1).items()}
@@ -77,7 +77,7 @@ def _not_done() -> dict[str, Tensor]:
 
 
 class _Step(nn.Module):
-    def __init__(self, model: Any, keys: list[str]) -> None:
+    def __init__(self, model: WorldModel, keys: list[str]) -> None:
         super().__init__()
         self.model, self.keys = model, keys
 
@@ -90,7 +90,7 @@ class _Step(nn.Module):
 class LatentEnv(ModelBasedEnvBase):  # type: ignore[misc]
     """A world model as a TorchRL environment of batch `()`, which CEMPlanner can give any number of candidates."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: WorldModel) -> None:
         start = model.initial(1)
         keys = sorted(start)
         step = TensorDictModule(_Step(model, keys), in_keys=[*keys, "action"], out_keys=[*keys, "reward"])
@@ -100,5 +100,5 @@ class LatentEnv(ModelBasedEnvBase):  # type: ignore[misc]
         self.action_spec = Bounded(-1.0, 1.0, (model.spaces.action,))
         self.reward_spec = Unbounded((1,))
 
-    def _reset(self, tensordict: Any, **kwargs: Any) -> TensorDict:
+    def _reset(self, tensordict: TensorDictBase | None, **kwargs: object) -> TensorDict:
         return TensorDict({**self.observation_spec.zero(), **self.full_done_spec.zero()}, [])

@@ -7,16 +7,15 @@ import tempfile
 from typing import Any
 
 import torch
-from tensordict import TensorDict
 from torchrl.data import LazyMemmapStorage, SliceSampler, TensorDictReplayBuffer
 
 from lightning_wm import rng
 from lightning_wm.benchmarks.timing import Setting, interleaved, row
+from lightning_wm.benchmarks.update import PIXELS as SPACES
+from lightning_wm.benchmarks.update import episode
 from lightning_wm.data import Replay
-from lightning_wm.protocols import Spaces
 
 BATCH, LENGTH, EPISODES, STEPS = 50, 50, 20, 500
-SPACES = Spaces(action=6, pixels=(3, 64, 64))
 
 
 def rows(setting: Setting) -> list[dict[str, Any]]:
@@ -31,9 +30,9 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
             batch_size=batch * length,
         )
         for number in range(episodes):
-            episode = _episode(number)
-            replay.extend(episode)
-            peer.extend(episode.set("episode", torch.full((STEPS,), number)))
+            rows = episode(SPACES, STEPS, number)
+            replay.extend(rows)
+            peer.extend(rows.set("episode", torch.full((STEPS,), number)))
         with rng.scope(0, "replay"):
             ours, theirs = interleaved(
                 lambda number: replay.sample(batch, length, rng.generator(0, "replay", number)),
@@ -42,18 +41,3 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
             )
     settings = {"batch": batch, "length": length, "pixels": list(SPACES.pixels or ()), "stored": episodes * STEPS}
     return [row("replay/sample", ours, "torchrl SliceSampler", theirs, settings)]
-
-
-def _episode(number: int) -> TensorDict:
-    drawn = rng.generator(0, "replay", 10**6 + number)
-    first = torch.zeros(STEPS, 1, dtype=torch.bool)
-    first[0] = True
-    data = {
-        "pixels": torch.randint(256, (STEPS, *(SPACES.pixels or ())), dtype=torch.uint8, generator=drawn),
-        "action": torch.rand(STEPS, SPACES.action, generator=drawn) * ~first,
-        "reward": torch.rand(STEPS, 1, generator=drawn) * ~first,
-        "terminated": torch.zeros(STEPS, 1, dtype=torch.bool),
-        "is_init": first,
-    }
-    return TensorDict(data, [STEPS])
-

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_wm.runs.files import environment, write_json
+from lightning_wm.runs.directory import environment
+from lightning_wm.runs.files import write_json
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -38,14 +39,14 @@ def show(view: Table, notes: Sequence[str] = ()) -> None:
 
 def save(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
     """Write `{machine, versions, revision, rows}` and what else is said about them."""
-    here = environment()
+    surroundings = environment()
     machine = {
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)),
-        "threads": here["threads"],
+        "threads": surroundings["threads"],
     }
-    content = {"machine": machine, "versions": here["versions"], "revision": here["revision"]}
+    content = {"machine": machine, "versions": surroundings["versions"], "revision": surroundings["revision"]}
     write_json(path, {**content, **about, "rows": list(rows)})
 
 

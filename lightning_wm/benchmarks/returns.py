@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+from torchrl.envs import EnvBase
 
-from lightning_wm.benchmarks.budget import knobs, plan_milliseconds, within
+from lightning_wm.benchmarks.budget import Measure, knobs, plan_milliseconds, within
 from lightning_wm.benchmarks.split import Split, measured
-from lightning_wm.config.text import parse
+from lightning_wm.config.store import parse
 from lightning_wm.errors import UserError
-from lightning_wm.playing.play import play_many
-from lightning_wm.playing.results import Evaluation, paired, summarise, written
-from lightning_wm.registry import build
+from lightning_wm.planners.grad_mpc import GradMPCConfig
+from lightning_wm.playing.results import Evaluation, paired, written
+from lightning_wm.protocols import PlannerSettings
 from lightning_wm.runs.loading import LoadedRun, planner_config
-from lightning_wm.training.experiment import environments
+from lightning_wm.training.experiment import environments, evaluate_planner
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Played:
         }
 
 
-def planner_of(loaded: LoadedRun, written: str) -> Any:
+def planner_of(loaded: LoadedRun, written: str) -> PlannerSettings:
     """Settings from `name` or `name:field=value:field=value`.
 
     Raises:
@@ -77,7 +79,8 @@ def planner_of(loaded: LoadedRun, written: str) -> Any:
         if not equals:
             raise UserError(f"planners={written}: {part!r} is no field=value; type e.g. planners={name}:candidates=100")
         fields[key] = parse(text)
-    return planner_config(loaded, name, fields)
+    chosen: PlannerSettings = planner_config(loaded, name, fields)
+    return chosen
 
 
 def compare(
@@ -89,7 +92,7 @@ def compare(
         budgets: milliseconds per decision; none, and planners that nothing can be scaled of, play as they are.
         plans: plans that are timed to find the settings of a budget.
     """
-    configs = [(one, planner_of(loaded, one)) for one in written]  # all faults before the first game
+    configs = [(text, planner_of(loaded, text)) for text in written]  # all faults before the first game
     measure = plan_milliseconds(loaded.agent, plans)
     with closing(environments(loaded.config)(min(games.environments, games.episodes))) as env:
         for label, config in configs:
@@ -102,45 +105,25 @@ def compare(
 
 
 def _fitted(
-    loaded: LoadedRun,
-    config: Any,
-    budget: float,
-    measure: Callable[[Any], float],
-    env: Any,
-    games: Games,
-    trials: int = 3,
-) -> Any:
+    loaded: LoadedRun, config: PlannerSettings, budget: float, measure: Measure, env: EnvBase, games: Games
+) -> PlannerSettings:
     """Settings whose decisions fit into the budget in a first episode; in play they take longer than in a row."""
     target, trial = budget, dataclasses.replace(games, episodes=1)
-    for _ in range(trials):
+    for _ in range(3):
         scaled = within(config, target, measure)
-        taken = _play(loaded, "", scaled, env, trial).evaluation.quantile(0.5)
+        taken = _play(loaded, "", scaled, env, trial).evaluation.ms_per_decision.median
         if taken <= budget:
             break
         target *= 0.95 * budget / taken
     return scaled
 
 
-def _play(loaded: LoadedRun, label: str, config: Any, env: Any, games: Games) -> Played:
-    actor = loaded.agent.actor(build("planner", config), seed=games.seed)
-    rows = env.batch_size[0]
-    if getattr(config, "compile", False):  # compiling is no part of a decision
-        play_many(env, actor, [games.seed])
+def _play(loaded: LoadedRun, label: str, config: PlannerSettings, env: EnvBase, games: Games) -> Played:
+    play = partial(evaluate_planner, loaded.config, loaded.agent, config, env, seed=games.seed)
+    if isinstance(config, GradMPCConfig) and config.compile:  # compiling is no part of a decision
+        play(episodes=1, env_steps=loaded.env_steps)
     with measured() as split:
-        episodes = play_many(env, actor, range(games.seed, games.seed + games.episodes))
-    evaluation = summarise(
-        episodes,
-        task=loaded.config.task.name,
-        agent=loaded.config.agent.name,
-        observation=loaded.config.observation.kind,
-        planner=config.name,
-        settings=dataclasses.asdict(config),
-        env_steps=loaded.env_steps,
-        checkpoint="last",
-        run_seed=loaded.config.seed,
-        seed=games.seed,
-        environments=rows,
-    )
+        evaluation = play(episodes=games.episodes, env_steps=loaded.env_steps)
     return Played(label, evaluation, _per_decision(split, evaluation))
 
 
@@ -162,25 +145,25 @@ def table(played: Sequence[Played]) -> Table:
         "model", "gradient", "rest", "model steps", "calls",
     ):  # fmt: skip
         view.add_column(column, justify="left" if column == "planner" else "right")
-    for one in played:
-        view.add_row(*_cells(one, first))
+    for planner in played:
+        view.add_row(*_cells(planner, first))
     return view
 
 
-def _cells(one: Played, first: Evaluation) -> list[str]:
-    e, split = one.evaluation, one.split_ms
-    low, high = e.interval95()
+def _cells(played: Played, first: Evaluation) -> list[str]:
+    e, split = played.evaluation, played.split_ms
+    low, high = e.interval95
     return [
-        one.label,
-        "-" if one.budget_ms is None else f"{one.budget_ms:g}",
+        played.label,
+        "-" if played.budget_ms is None else f"{played.budget_ms:g}",
         f"{e.mean:.1f}",
-        f"{low:.1f} to {high:.1f}" if low == low else "-",
+        "-" if low is None else f"{low:.1f} to {high:.1f}",
         f"{e.iqm:.1f}",
         "-" if e is first else written(*paired(first.returns, e.returns)),
         f"{np.mean(e.scores):.1f}" if e.scores else "-",
-        f"{one.earned:.1f}" if e.scores else "-",
-        f"{e.quantile(0.5):.1f}",
-        f"{e.quantile(0.95):.1f}",
+        f"{played.earned:.1f}" if e.scores else "-",
+        f"{e.ms_per_decision.median:.1f}",
+        f"{e.ms_per_decision.p95:.1f}",
         *(f"{split[name]:.1f}" for name in ("inference", "optimisation", "rest")),
         f"{e.model_steps:,.0f}",
         f"{e.sequential_calls:,.0f}",

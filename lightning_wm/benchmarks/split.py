@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from lightning_wm.planning.search import Search
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass
@@ -31,27 +34,27 @@ def measured() -> Iterator[Split]:
     wrapped; planners themselves know nothing of it.
     """
     split = Split()
-    wrapped: list[tuple[Any, str, str]] = [
+    wrapped: list[tuple[object, str, str]] = [
         (Search, "_evaluate", "inference"),
         (Search, "imagine", "inference"),
         (torch.autograd, "grad", "optimisation"),
     ]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in wrapped]
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in wrapped]
     try:
         for owner, name, share in wrapped:
-            setattr(owner, name, _timed(getattr(owner, name), split, share))
+            setattr(owner, name, _timed(vars(owner)[name], split, share))
         yield split
     finally:
         for owner, name, original in before:
             setattr(owner, name, original)
 
 
-def _timed(call: Callable[..., Any], split: Split, share: str) -> Callable[..., Any]:
-    def timed(*args: Any, **kwargs: Any) -> Any:
+def _timed(call: Callable[P, R], split: Split, share: str) -> Callable[P, R]:
+    def timed(*args: P.args, **kwargs: P.kwargs) -> R:
         begin = time.perf_counter()
         try:
             return call(*args, **kwargs)
         finally:
-            setattr(split, share, getattr(split, share) + time.perf_counter() - begin)
+            vars(split)[share] += time.perf_counter() - begin
 
     return timed

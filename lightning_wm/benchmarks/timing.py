@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from lightning_wm.protocols import WorldModel
+
 Call = Callable[[int], Any]
 """One repetition; told its number, so that its draws can be keyed."""
 
@@ -25,7 +27,7 @@ class Setting:
     """Tiny sizes: that it runs, not how fast it is."""
     env_steps: int = 100_000
     """Of the memory benchmark."""
-    model: Any = None
+    model: WorldModel | None = None
     """A trained world model for the planners; None for a fresh one of the quickstart's size."""
 
     def count(self, usual: int) -> int:
@@ -72,4 +74,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-

@@ -16,26 +16,16 @@ from lightning_wm.models.rssm import RSSMConfig
 from lightning_wm.protocols import Spaces
 
 
-class _Decoder(nn.Module):
-    """State vectors shaped like images `[..., 1, 1, O]`, over whose last three dimensions the loss sums."""
+class _OfFeatures(nn.Module):
+    """A network on the latent state; an `image` is `[..., 1, 1, O]`, since the loss sums three dimensions."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, image: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.image = network, image
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
-        decoded: Tensor = self.network(torch.cat([deter, stoch], -1))
-        return decoded[..., None, None, :]
-
-
-class _Reward(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
-        reward: Tensor = self.network(torch.cat([deter, stoch], -1))
-        return reward
+        value: Tensor = self.network(torch.cat([deter, stoch], -1))
+        return value[..., None, None, :] if self.image else value
 
 
 def dreamer_loss(config: RSSMConfig, spaces: Spaces) -> DreamerModelLoss:
@@ -61,12 +51,13 @@ def dreamer_loss(config: RSSMConfig, spaces: Spaces) -> DreamerModelLoss:
         out_keys=[("next", "posterior_mean"), ("next", "posterior_std"), ("next", "state")],
     )
     features = [("next", "belief"), ("next", "state")]
+    decoder = _OfFeatures(perceptron(c.deter + c.stoch, observation), image=True)
     transition = TensorDictSequential(
         TensorDictModule(perceptron(observation, None), [("next", "observation")], [("next", "encoded_latents")]),
         RSSMRollout(prior, posterior),
-        TensorDictModule(_Decoder(perceptron(c.deter + c.stoch, observation)), features, [("next", "reco_pixels")]),
+        TensorDictModule(decoder, features, [("next", "reco_pixels")]),
     )
-    reward = TensorDictModule(_Reward(perceptron(c.deter + c.stoch, 1)), features, [("next", "reward")])
+    reward = TensorDictModule(_OfFeatures(perceptron(c.deter + c.stoch, 1)), features, [("next", "reward")])
     loss = DreamerModelLoss(WorldModelWrapper(transition, reward), free_nats=c.free_nats)
     loss.set_keys(pixels="pixels")
     return loss
@@ -74,18 +65,7 @@ def dreamer_loss(config: RSSMConfig, spaces: Spaces) -> DreamerModelLoss:
 
 def peer_batch(batch: TensorDictBase, config: RSSMConfig) -> TensorDict:
     """A batch `[B, T]` of ours in the keys that the loss reads."""
-    shape = batch.batch_size
-    after = {
-        "observation": batch["observation"],
-        "pixels": batch["observation"][..., None, None, :],
-        "reward": batch["reward"],
-    }
-    return TensorDict(
-        {
-            "state": torch.zeros(*shape, config.stoch),
-            "belief": torch.zeros(*shape, config.deter),
-            "action": batch["action"],
-            "next": TensorDict(after, shape),
-        },
-        shape,
-    )
+    shape, seen = batch.batch_size, batch["observation"]
+    after = {"observation": seen, "pixels": seen[..., None, None, :], "reward": batch["reward"]}
+    before = {"state": torch.zeros(*shape, config.stoch), "belief": torch.zeros(*shape, config.deter)}
+    return TensorDict({**before, "action": batch["action"], "next": TensorDict(after, shape)}, shape)

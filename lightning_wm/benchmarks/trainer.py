@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from tensordict import TensorDict
 from torch import nn
 
 from lightning_wm import rng
 from lightning_wm.agents.planet import PlaNet
 from lightning_wm.benchmarks.timing import Setting, row
-from lightning_wm.benchmarks.update import STATE, TINY, experience, world
+from lightning_wm.benchmarks.update import STATE, TINY, episode, world
 from lightning_wm.config.schema import ReplayConfig
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.models.losses import summed
 from lightning_wm.models.rssm import RSSMConfig
 from lightning_wm.training.loggers import JSONLinesLogger
-from lightning_wm.training.rollout import Counters
+from lightning_wm.training.state import Counters
 
 EPISODES, STEPS = 10, 200
 
@@ -32,8 +31,8 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
     config = RSSMConfig(**(TINY if setting.smoke else {}))
     with tempfile.TemporaryDirectory() as folder:
         data = ReplayDataModule(ReplayConfig(capacity=EPISODES * STEPS, batch=b, length=t), STATE, updates=updates)
-        for _ in range(EPISODES):
-            data.replay.extend(_episode())
+        for number in range(EPISODES):
+            data.replay.extend(episode(STATE, STEPS, number))
         bare = _BareLoop(config, data, updates)
         # The first turn of each side warms up.
         trainer = pl.Trainer(
@@ -52,13 +51,6 @@ def rows(setting: Setting) -> list[dict[str, Any]]:
     ours, theirs = (1e3 * statistics.median(times[1:]) / updates for times in (bare.theirs, bare.own))
     settings = {"batch": b, "length": t, "updates_per_turn": updates, "observation": STATE.observation}
     return [row("trainer/overhead", ours, "bare loop", theirs, settings)]
-
-
-def _episode() -> TensorDict:
-    episode = experience(STATE, 1, STEPS)[0]
-    for name in ("action", "reward"):
-        episode[name][0] = 0.0  # no action led to an episode's first observation
-    return episode
 
 
 class _BareLoop(pl.Callback):

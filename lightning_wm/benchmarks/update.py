@@ -39,18 +39,18 @@ CLIP = 100.0
 def rows(setting: Setting) -> list[dict[str, Any]]:
     """Rows `update/state`, `update/state_b50`, `update/state_compiled` and `update/pixels`."""
     small = setting.smoke
-    found = [
+    states = [
         _state("update/state", setting, 2 if small else 16, 3 if small else 50, 40),
         _state("update/state_b50", setting, 3 if small else 50, 3 if small else 50, 20),
     ]
     if not small:
-        found.append(_state("update/state_compiled", setting, 16, 50, 40, compiled=True))
-    return [*found, _pixels(setting)]
+        states.append(_state("update/state_compiled", setting, 16, 50, 40, compiled=True))
+    return [*states, _pixels(setting)]
 
 
-def experience(spaces: Spaces, b: int, t: int) -> TensorDict:
-    """A random batch `[B, T]` in replay's form; every window begins an episode."""
-    draw = rng.generator(0, "replay")
+def experience(spaces: Spaces, b: int, t: int, *counters: int) -> TensorDict:
+    """A random batch `[B, T]` in replay's form, drawn by the counters; every window begins an episode."""
+    draw = rng.generator(0, "replay", *counters)
     first = torch.zeros(b, t, 1, dtype=torch.bool)
     first[:, 0] = True
     batch = {
@@ -64,6 +64,14 @@ def experience(spaces: Spaces, b: int, t: int) -> TensorDict:
     if spaces.pixels is not None:
         batch["pixels"] = torch.randint(0, 256, (b, t, *spaces.pixels), generator=draw, dtype=torch.uint8)
     return TensorDict(batch, [b, t])
+
+
+def episode(spaces: Spaces, steps: int, number: int) -> TensorDict:
+    """A random episode `[T]` in replay's form; no action led to its first observation."""
+    rows = experience(spaces, 1, steps, 10**6 + number)[0]
+    for name in ("action", "reward"):
+        rows[name][0] = 0.0
+    return rows
 
 
 def world(config: RSSMConfig, spaces: Spaces) -> RSSM:
@@ -95,9 +103,7 @@ def updates(parameters: list[nn.Parameter], loss: Callable[[int], Tensor]) -> Ca
     return update
 
 
-def _state(
-    what: str, setting: Setting, b: int, t: int, usual: int, compiled: bool = False
-) -> dict[str, Any]:
+def _state(what: str, setting: Setting, b: int, t: int, usual: int, compiled: bool = False) -> dict[str, Any]:
     config = RSSMConfig(**PLAIN, **(TINY if setting.smoke else {}))
     batch = experience(STATE, b, t)
     model = world(config, STATE)

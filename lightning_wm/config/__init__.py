@@ -1,48 +1,26 @@
 """Configuration: typed recipes, one command line, every fault at once. Imports no torch."""
 
-from lightning_wm.config.describe import help_text, options_help, reference_markdown
-from lightning_wm.config.emit import printed, to_yaml
-from lightning_wm.config.load import Loaded, from_tree, load
-from lightning_wm.config.options import options
-from lightning_wm.config.plugins import load_plugins
-from lightning_wm.config.recipes import recipe_names
-from lightning_wm.config.runs import differences, may_differ, run_directory
-from lightning_wm.config.schema import (
-    Config,
-    EvaluationConfig,
-    LoggingConfig,
-    ObservationConfig,
-    RenderConfig,
-    ReplayConfig,
-    RolloutConfig,
-    TaskConfig,
-    TrainerConfig,
-)
-from lightning_wm.config.text import read as read_tree
-
-__all__ = [
-    "Config",
-    "EvaluationConfig",
-    "Loaded",
-    "LoggingConfig",
-    "ObservationConfig",
-    "RenderConfig",
-    "ReplayConfig",
-    "RolloutConfig",
-    "TaskConfig",
-    "TrainerConfig",
-    "differences",
-    "from_tree",
-    "help_text",
-    "load",
-    "load_plugins",
-    "may_differ",
-    "options",
-    "options_help",
-    "printed",
-    "read_tree",
-    "recipe_names",
-    "reference_markdown",
-    "run_directory",
-    "to_yaml",
-]
+from lightning_wm.config.compose import recipe_names as recipe_names
+from lightning_wm.config.help import help_text as help_text
+from lightning_wm.config.help import options_help as options_help
+from lightning_wm.config.help import reference_markdown as reference_markdown
+from lightning_wm.config.load import Loaded as Loaded
+from lightning_wm.config.load import from_tree as from_tree
+from lightning_wm.config.load import load as load
+from lightning_wm.config.load import options as options
+from lightning_wm.config.schema import Config as Config
+from lightning_wm.config.schema import EvaluationConfig as EvaluationConfig
+from lightning_wm.config.schema import LoggingConfig as LoggingConfig
+from lightning_wm.config.schema import ObservationConfig as ObservationConfig
+from lightning_wm.config.schema import RenderConfig as RenderConfig
+from lightning_wm.config.schema import ReplayConfig as ReplayConfig
+from lightning_wm.config.schema import RolloutConfig as RolloutConfig
+from lightning_wm.config.schema import TaskConfig as TaskConfig
+from lightning_wm.config.schema import TrainerConfig as TrainerConfig
+from lightning_wm.config.store import differences as differences
+from lightning_wm.config.store import may_differ as may_differ
+from lightning_wm.config.store import printed as printed
+from lightning_wm.config.store import read_tree as read_tree
+from lightning_wm.config.store import run_directory as run_directory
+from lightning_wm.config.store import to_yaml as to_yaml
+from lightning_wm.registry import load_plugins as load_plugins

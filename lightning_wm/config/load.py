@@ -1,29 +1,37 @@
-"""From a command line to a checked configuration, in two walks.
+"""From a command line to a checked configuration.
 
-The first checks the core's keys and imports no torch; the second imports the
-parts and checks their fields. Each reports all of its faults at once.
+The core's keys are checked first; then the parts' fields, as far as the parts' sources tell them, still without torch;
+then the parts are imported, plugins before them, and everything is built. Each look reports all of its faults at once.
+`${key}` is looked up by OmegaConf, values are checked by pydantic.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from lightning_wm.config.compose import Composition
-from lightning_wm.config.layers import flatten, laid, nest
-from lightning_wm.config.line import read_line
-from lightning_wm.config.plugins import load_plugins
-from lightning_wm.config.ranges import RANGES, across
-from lightning_wm.config.recipes import PARTS, names
-from lightning_wm.config.resolve import resolve, settled
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from lightning_wm import registry
+from lightning_wm.config.compose import TYPED, Composition, choices, names, nest, read_line
+from lightning_wm.config.fields import build, kinds_of, members, nested
 from lightning_wm.config.schema import Config
 from lightning_wm.config.smoke import shrink
-from lightning_wm.config.walk import DEFAULT, TYPED, Walk, dotted, plain
-from lightning_wm.errors import ConfigError, UserError
+from lightning_wm.config.store import PARTS, completed, flatten, laid, path_of, plain
+from lightning_wm.config.words import Fault, FieldFaults
+from lightning_wm.errors import ConfigError, UserError, hint
+from lightning_wm.registry import Catalogue, load_plugins
 
-_EXAMPLES = {"task.name": "dmc/cartpole_swingup", "env_steps": "100000"}
-_SHARED = ("horizon", "iterations", "candidates", "elites", "execute", "replan", "warm_start")
+T = TypeVar("T")
+RESOLVERS = ("oc.env", "oc.decode")
+"""What `${name:...}` may be beside `${key}`: an environment variable as text, and the value of a text."""
+_RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{\s*([\w.]*)\s*[:$]")
+_SHARED = [f"planner.{name}" for name in ("horizon", "iterations", "candidates", "elites", "execute", "replan")]
+_PATHS = ("run", "out", "json")
 
 
 @dataclass(frozen=True)
@@ -49,24 +57,25 @@ def load(argv: Sequence[str]) -> Loaded:
         ConfigError: faults of the core's keys, or else of the parts' fields; all of them.
         UserError: a plugin is not to be, or cannot be, imported.
     """
-    line = read_line(argv, names())
+    line = read_line(argv, names(), texts(Config))
     composed = Composition(line)
-    tree, sources = composed.layers.tree, composed.layers.sources
-    tree["recipe"] = line.raw.get("recipe")
-    core = first_walk(tree, sources, line.raw, composed.faults, lacking=composed.path is None)
-    if composed.from_run and core.plugins and sources.get("plugins") != TYPED and not line.values.get("trust"):
-        raise _untyped(core.plugins)
-    load_plugins(core.plugins)
-    config = second_walk(tree, sources, line.raw)
+    tree, sources = {**composed.layers.tree, "recipe": line.values.get("recipe")}, dict(composed.layers.sources)
+    check = Check(sources, line.raw, composed.faults)
+    core = check.core(tree, lacking=composed.path is None)
+    plugins = trusted(core.plugins, core.trust, composed)
+    if not registry.imported():
+        check.early(tree, bool(plugins))
+    load_plugins(plugins)
+    check.strategy(core.trainer.strategy)
+    config = check.whole(tree, registry.configs)
     if config.smoke:
         smaller = shrink(plain(config), typed=set(line.values))
-        for key in smaller:
-            sources[key] = "smoke=true"
-        config = second_walk(laid(tree, nest(smaller)), sources, line.raw)
+        sources.update(dict.fromkeys(smaller, "smoke=true"))
+        config = check.whole(laid(tree, nest(((*item, "") for item in smaller.items()), "", [])), registry.configs)
     full = plain(config)
-    origin = {key: sources.get(key, DEFAULT) for key, _ in flatten(full)}
+    origin = {key: sources.get(key, "default") for key, _ in flatten(full)}
     overrides = [token for token in line.tokens() if not token.startswith("recipe=")]
-    return Loaded(config, full, origin, run_name(composed), overrides)
+    return Loaded(config, full, origin, composed.run_name(), overrides)
 
 
 def from_tree(tree: Mapping[str, Any], plugins: Sequence[str] = (), trust: bool = False) -> Config:
@@ -81,86 +90,23 @@ def from_tree(tree: Mapping[str, Any], plugins: Sequence[str] = (), trust: bool 
         ConfigError: what is stored does not fit this version.
         UserError: a plugin is not to be, or cannot be, imported.
     """
-    core = first_walk(tree, {}, {}, [], interpolate=False)
+    check = Check(interpolate=False)
+    core = check.core(tree)
     if set(core.plugins) - set(plugins) and not trust:
         raise _untyped(core.plugins)
     load_plugins(list(dict.fromkeys([*plugins, *core.plugins])))
-    return second_walk(tree, {}, {}, interpolate=False)
+    return check.whole(tree, registry.configs)
 
 
-def first_walk(
-    tree: Mapping[str, Any],
-    sources: Mapping[str, str],
-    raw: Mapping[str, str],
-    faults: list[str],
-    lacking: bool = False,
-    interpolate: bool = True,
-) -> Config:
-    """Check the core's keys without torch; parts stay plain dicts.
-
-    Args:
-        tree: what was said.
-        sources: where each leaf came from.
-        raw: dotted key to the text as typed.
-        faults: met before; raised together with those found here.
-        lacking: no recipe was read, so that nothing else can be missing.
-        interpolate: look up `${...}`; otherwise it is text.
+def trusted(plugins: list[str], trust: bool, composed: Composition) -> list[str]:
+    """The plugins to import.
 
     Raises:
-        ConfigError: all faults.
+        UserError: only a run's own file names them.
     """
-    if interpolate:
-        tree = settled(resolve(tree, laid(plain(Config()), tree), faults, postpone=True))
-    walk = _core_walk(sources, raw)
-    core: Config | None = walk.build(Config, tree)
-    for part in PARTS:
-        if not isinstance(tree.get(part, {}), Mapping):
-            usual = getattr(Config(), part)["name"]
-            walk.faults.append(f"{part}: expected a name and fields; type e.g. {part}={usual}")
-    faults.extend(fault for fault in walk.faults if not (lacking and fault.startswith("task.name: missing")))
-    faults.extend(across(core) if core is not None else [])
-    if faults or core is None:
-        raise ConfigError(faults)
-    return core
-
-
-def second_walk(
-    tree: Mapping[str, Any], sources: Mapping[str, str], raw: Mapping[str, str], interpolate: bool = True
-) -> Config:
-    """Check everything, parts included; plugins must have been imported.
-
-    Raises:
-        ConfigError: all faults.
-    """
-    from lightning_wm.config.parts import build_callbacks, build_part, unsaid
-
-    walk = _core_walk(sources, raw)
-    tree = laid({part: getattr(Config(), part) for part in PARTS}, {"callbacks": {}}, tree)
-    if interpolate:
-        tree = resolve(tree, laid(plain(Config()), unsaid(tree), tree), walk.faults)
-    core = walk.build(Config, {key: value for key, value in tree.items() if key not in (*PARTS, "callbacks")})
-    built = {part: build_part(walk, part, tree[part]) for part in PARTS}
-    callbacks = build_callbacks(walk, tree["callbacks"])
-    if not walk.faults and core is not None:
-        config: Config = replace(core, callbacks=callbacks, **built)
-        walk.faults.extend(across(config))
-        if not walk.faults:
-            return config
-    raise ConfigError(walk.faults)
-
-
-def run_name(composed: Composition) -> str:
-    """The recipe's name for a run directory: a file's stem, or for a run's configuration the run's and `-again`."""
-    named, path = composed.line.raw["recipe"], composed.path
-    assert path is not None  # the first walk raised otherwise
-    if path.name == "config.yaml":
-        return f"{path.resolve().parent.name}-again"
-    return named.replace("/", "-") if named in names() else path.stem
-
-
-def _core_walk(sources: Mapping[str, str], raw: Mapping[str, str]) -> Walk:
-    shared = [f"planner.{name}" for name in _SHARED]
-    return Walk([*dotted(Config), *shared], sources, raw, RANGES, _EXAMPLES)
+    if composed.from_run and plugins and composed.layers.sources.get("plugins") != TYPED and not trust:
+        raise _untyped(plugins)
+    return plugins
 
 
 def _untyped(modules: Sequence[str]) -> UserError:
@@ -169,3 +115,290 @@ def _untyped(modules: Sequence[str]) -> UserError:
         f"plugins: the run's configuration names {', '.join(modules)}, which is code; expected that you name it "
         f"yourself; if you trust it type plugins=[{','.join(modules)}] or trust=true"
     )
+
+
+def dotted(cls: type, above: str = "") -> dict[str, Any]:
+    """Dotted keys of every field of a dataclass, groups included, and what they are annotated with."""
+    keys = {}
+    for name, kind in kinds_of(cls).items():
+        keys[above + name], inner = kind, nested(kind)
+        keys.update(dotted(inner, f"{above}{name}.") if inner is not None else {})
+    return keys
+
+
+def texts(cls: type) -> list[str]:
+    """Dotted keys whose values are text as it was typed."""
+    return [key for key, kind in dotted(cls).items() if all(_is_text(member) for member in members(kind))]
+
+
+def _is_text(kind: Any) -> bool:
+    return kind in (str, type(None)) or (get_origin(kind) is Literal and {*map(type, get_args(kind))} == {str})
+
+
+def options(argv: Sequence[str], cls: type[T], examples: Mapping[str, str] | None = None) -> T:
+    """An instance of `cls` from a command line: the same `key=value`, the same messages, over a flat dataclass.
+
+    A field `<group>_fields: dict` takes every `<group>.name=value` beside a field `<group>`, unchecked:
+    `planner=cem,grad_mpc planner.candidates=100`.
+
+    Args:
+        argv: the tokens.
+        cls: a dataclass; a field without a default has to be typed.
+        examples: dotted key to what to type, for a key that is missing.
+
+    Raises:
+        ConfigError: all faults.
+    """
+    known = [key for key in dotted(cls) if not key.endswith("_fields")]
+    line = read_line(argv, (), texts(cls))
+    check = Check(dict.fromkeys(line.raw, TYPED), line.raw, list(line.faults), examples=examples or {})
+    loose = {key: f"{key.removesuffix('_fields')}." for key in dotted(cls) if key.endswith("_fields")}
+    own = [key for key in line.values if not key.startswith(tuple(loose.values()))]
+    tree = nest(line.entries(own), "", check.faults, parts=())
+    for key, group in loose.items():
+        if key in tree:
+            check.faults.append(f"{check.said(key, None)}: there is no such key{hint(key, known)}")
+        inner = (typed for typed in line.values if typed.startswith(group))
+        tree[key] = nest(line.entries(inner), "", check.faults).get(group[:-1], {})
+    for key in _PATHS:
+        if isinstance(tree.get(key), str):
+            try:
+                tree[key] = str(path_of(key, tree[key]))
+            except UserError as error:
+                check.faults.append(str(error))
+    result: T | None = check.build(cls, tree, "", known)
+    if check.faults or result is None:
+        raise ConfigError(check.faults)
+    return result
+
+
+@dataclass
+class Check:
+    """Builds settings from trees, and words what does not fit."""
+
+    sources: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    interpolate: bool = True
+    """Look up `${...}`; otherwise it is text."""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    """What to type for a key that is missing."""
+
+    def core(self, tree: Mapping[str, Any], lacking: bool = False) -> Config:
+        """Check the core's keys without torch; parts stay plain dicts.
+
+        Args:
+            tree: what was said.
+            lacking: no recipe was read, so that nothing else can be missing.
+
+        Raises:
+            ConfigError: all faults, with those met before.
+        """
+        if self.interpolate:
+            tree = self.resolved(tree, plain(Config()), postpone=True)
+        for part in PARTS:
+            if not isinstance(tree.get(part, {}), Mapping):
+                named = plain(Config())[part]["name"]
+                self.faults.append(f"{part}: expected a name and fields; type e.g. {part}={named}")
+        core = self.build(Config, tree, "", [*dotted(Config), *_SHARED])
+        if lacking:
+            self.faults[:] = [fault for fault in self.faults if not fault.startswith("task.name: missing")]
+        if self.faults or core is None:
+            raise ConfigError(self.faults)
+        return core
+
+    def early(self, tree: Mapping[str, Any], plugins: bool) -> None:
+        """Check the parts by their sources, which takes a second where importing them takes ten.
+
+        Args:
+            tree: what was said.
+            plugins: there are plugins, which may bring the names that are not known.
+
+        Raises:
+            ConfigError: all faults. What cannot be told so is left to `whole`.
+        """
+        whole = laid(plain(Config()), tree)
+        parts = [(part, str(whole[part].get("name"))) for part in PARTS]
+        parts += [("callback", name) for name in whole["callbacks"] or {}]
+        readable = [registry.sketches(kind).get(name, str) is not None for kind, name in parts]
+        known = [name in registry.sketches(kind) for kind, name in parts]
+        if all(readable) and (all(known) or not plugins):
+            with suppress(NameError):  # a __post_init__ that needs what was not imported
+                Check(self.sources, self.raw).whole(tree, registry.sketches)
+
+    def whole(self, tree: Mapping[str, Any], catalogue: Catalogue) -> Config:
+        """Check everything, parts included; plugins must have been imported.
+
+        Raises:
+            ConfigError: all faults.
+        """
+        usual = plain(Config())
+        tree = laid({key: usual[key] for key in (*PARTS, "callbacks")}, tree)
+        if self.interpolate:
+            tree = self.resolved(tree, completed(tree, catalogue))
+        own = {key: value for key, value in tree.items() if key not in (*PARTS, "callbacks")}
+        core = self.build(Config, own, "", [*dotted(Config), *_SHARED])
+        parts = {part: self._part(part, tree.get(part), catalogue(part)) for part in PARTS}
+        callbacks = self._callbacks(tree.get("callbacks"), catalogue("callback"))
+        if self.faults or core is None:
+            raise ConfigError(self.faults)
+        return replace(core, callbacks=callbacks, **parts)
+
+    def strategy(self, name: str) -> None:
+        """Lightning knows the names, its own and those that plugins have registered."""
+        from lightning.pytorch.strategies import StrategyRegistry
+
+        known = ["auto", *StrategyRegistry.available_strategies()]
+        if name not in known:
+            said = self.said("trainer.strategy", name)
+            self.faults.append(f"{said}: expected one of {', '.join(known)}{hint(name, known)}")
+
+    def _part(self, kind: str, tree: Any, known: Mapping[str, type | None]) -> Any:
+        """A part's configuration, or None where something does not fit."""
+        name = tree.get("name") if isinstance(tree, Mapping) else None
+        listed = ", ".join(sorted({*known, *choices(kind)}))
+        if not isinstance(name, str):
+            self.faults.append(f"{kind}: expected a name and fields; type {kind}=<one of {listed}>")
+        elif (cls := known.get(name)) is None:
+            near = hint(name, {*known, *choices(kind)})
+            self.faults.append(f"{kind}={name}: there is no {kind} {name!r}; known: {listed}{near}")
+        else:
+            return self.build(cls, tree, kind, list(dotted(cls, f"{kind}.")), name, known)
+        return None
+
+    def _callbacks(self, tree: Any, known: Mapping[str, type | None]) -> dict[str, Any]:
+        """Every callback's configuration by name."""
+        if not isinstance(tree, Mapping):
+            self.faults.append("callbacks: expected names with their fields; write callbacks: {name: {field: value}}")
+            return {}
+        built: dict[str, Any] = {}
+        for name, own in tree.items():
+            if (cls := known.get(name)) is None:
+                listed = ", ".join(sorted(known)) + hint(name, known)
+                self.faults.append(f"callbacks.{name}: there is no callback {name!r}; known: {listed}")
+                continue
+            given = {} if own is None else own
+            if isinstance(given, Mapping) and "name" in kinds_of(cls):
+                given = {"name": name, **given}
+            place = f"callbacks.{name}"
+            built[name] = self.build(cls, given, place, [*dotted(Config), *dotted(cls, f"{place}.")])
+        return built
+
+    def build(
+        self,
+        cls: type[T],
+        tree: Mapping[str, Any],
+        place: str,
+        known: Sequence[str],
+        owner: str = "",
+        others: Mapping[str, type | None] | None = None,
+    ) -> T | None:
+        """An instance of `cls`, or None where something does not fit.
+
+        Args:
+            cls: a dataclass.
+            tree: what was said for its fields.
+            place: dotted key of the tree, empty for the root.
+            known: every right dotted key, for nearest names.
+            owner: the name of the part that has the fields.
+            others: the parts that it could have been.
+        """
+        typed = {key: text for key, text in self.raw.items() if self.sources.get(key) == TYPED}
+        try:
+            return build(cls, tree, place, typed)
+        except FieldFaults as error:
+            self.faults.extend(self._worded(fault, place, known, owner, others or {}) for fault in error.fields)
+            return None
+
+    def _worded(
+        self, fault: Fault, place: str, known: Sequence[str], owner: str, others: Mapping[str, type | None]
+    ) -> str:
+        """A fault with where its value came from and what to type."""
+        key, said = fault.key, self.said(fault.key, fault.value)
+        if fault.kind == "rule":
+            part = key.partition(".")[0]
+            whole = not part or fault.message.startswith((f"{part}.", f"{part}:"))
+            return fault.message if whole else f"{part}: {fault.message}"
+        if fault.kind == "missing":
+            example = self.examples.get(key, fault.example)
+            return f"{key}: missing; type e.g. {key}={'...' if example is None else example}"
+        if fault.kind == "unknown" and not owner:
+            return f"{said}: there is no such key{hint(key, known)}"
+        if fault.kind == "unknown":
+            having = [name for name, cls in others.items() if cls and name != owner and key in dotted(cls, f"{place}.")]
+            if having:
+                has = f"but {', '.join(having)} has; type {place}={having[0]} beside it, or leave it out"
+                return f"{said}: {place} {owner!r} has no such field, {has}"
+            near = hint(key, known) or "; it has " + ", ".join(one.partition(".")[2] for one in known)
+            return f"{said}: {place} {owner!r} has no such field{near}"
+        below = next((inner for inner in known if inner.startswith(f"{key}.")), None)
+        if below is not None:
+            return f"{said}: {fault.message}; write {key}: {{{below.removeprefix(f'{key}.')}: ...}}, or leave it out"
+        shown = str(fault.example).lower() if isinstance(fault.example, bool) else fault.example
+        advice = "" if shown is None or "type e.g." in fault.message else f"; type e.g. {key}={shown}"
+        return f"{said}: {fault.message}{advice}"
+
+    def said(self, key: str, value: Any) -> str:
+        """`key=value (in file)`, the value as typed where it was typed."""
+        near = (source for name, source in self.sources.items() if name.startswith(f"{key}."))
+        source = self.sources.get(key) or next(near, TYPED)
+        where = "" if source == TYPED else f" (in {source})"
+        text = self.raw.get(key) if source == TYPED else None
+        shown = text if text is not None else "null" if value is None else str(value)
+        return f"{key}{where}" if isinstance(value, Mapping) else f"{key}={shown[:80]}{where}"
+
+    def resolved(self, tree: Mapping[str, Any], usual: Mapping[str, Any], postpone: bool = False) -> dict[str, Any]:
+        """The tree with every `${key}` replaced by what it refers to; what cannot be is a fault, and left out.
+
+        Args:
+            tree: what was said.
+            usual: what is referred to where nothing was said.
+            postpone: leave a reference out whose key is not there, since a part may bring it.
+        """
+        if "${" not in repr(tree):
+            return dict(tree)
+        tree = self._readable(tree, "")
+        return self._looked_up(OmegaConf.create(laid(usual, tree)), tree, "", postpone)
+
+    def _readable(self, tree: Mapping[str, Any], above: str) -> dict[str, Any]:
+        """The tree without references that are no `${key}`."""
+        kept: dict[str, Any] = {}
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                kept[key] = self._readable(value, f"{above}{key}.")
+                continue
+            other = next((name for name in _RESOLVER.findall(_text(value)) if name not in RESOLVERS), None)
+            try:
+                if other is not None:
+                    raise ValueError(f"'{other}:' is not looked up, only a key, oc.env: and oc.decode:")
+                OmegaConf.create([value])
+                kept[key] = value
+            except (OmegaConfBaseException, RecursionError, ValueError) as error:
+                self._lost(above + key, value, error)
+        return kept
+
+    def _looked_up(self, node: Any, tree: Mapping[str, Any], above: str, postpone: bool) -> dict[str, Any]:
+        """Every entry, looked up from its own place, so that relative references work."""
+        values: dict[str, Any] = {}
+        for key, value in tree.items():
+            try:
+                if "${" not in repr(value):
+                    values[key] = value
+                elif isinstance(value, Mapping):
+                    values[key] = self._looked_up(node[key], value, f"{above}{key}.", postpone)
+                else:
+                    there = node[key]
+                    values[key] = OmegaConf.to_container(there, resolve=True) if OmegaConf.is_config(there) else there
+            except (OmegaConfBaseException, RecursionError, ValueError) as error:
+                if not (postpone and isinstance(error, InterpolationKeyError)):
+                    self._lost(above + key, value, error)
+        return values
+
+    def _lost(self, key: str, value: Any, error: BaseException) -> None:
+        """The fault of a reference that leads nowhere."""
+        why = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        self.faults.append(f"{self.said(key, value)}: {why}; expected a key that is there, e.g. ${{replay.length}}")
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(_text, value)) if isinstance(value, list) else str(value)

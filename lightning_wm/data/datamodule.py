@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from tensordict import TensorDict, TensorDictBase
 
 from lightning_wm.config.schema import ReplayConfig
 from lightning_wm.data.replay import Replay
-from lightning_wm.errors import ConfigError
+from lightning_wm.data.views import View, Windows
+from lightning_wm.errors import ConfigError, UserError
 from lightning_wm.protocols import Spaces
 from lightning_wm.rng import generator
 
@@ -52,12 +54,14 @@ class ReplayBatches:
 
 
 class ReplayDataModule(LightningDataModule):
-    """Windows of replay, as many an epoch as there are updates in a turn.
+    """Batches of replay, as many an epoch as there are updates in a turn.
 
     Batch u is drawn with the key (seed, replay, rank, u), where u is the
-    Trainer's `global_step` when it is fetched. Every rank owns
-    `folder/rankR`; `replay.state()` goes into the checkpoint through a
-    callback, since Lightning saves a datamodule's state for rank 0 alone.
+    Trainer's `global_step` when it is fetched. Every rank owns `folder/rankR`.
+
+    A checkpoint holds replay's counts, and a fit that goes on from one takes
+    replay back to them. Lightning saves a datamodule's state for rank 0 alone:
+    with several ranks the callback `TurnCheckpoint` saves and restores them.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class ReplayDataModule(LightningDataModule):
         pretrain: int = 0,
         validation_batches: int = 2,
         slack: int | None = None,
+        view: View | None = None,
     ) -> None:
         """Nothing is opened before `replay` is first used.
 
@@ -84,12 +89,14 @@ class ReplayDataModule(LightningDataModule):
                 since Lightning otherwise fixes the number for a whole fit.
             validation_batches: batches of a validation epoch, the same keys every time.
             slack: see `Replay.create`.
+            view: what a batch is; None for windows of `config.batch` and `config.length`.
 
         Raises:
-            ConfigError: a size is not positive, or a window is longer than replay.
+            ConfigError: `updates` is not positive.
         """
         super().__init__()
-        _check(config, updates)
+        if updates < 1:
+            raise ConfigError([f"trainer.updates_per_turn must be at least 1, got {updates}"])
         self.config = config
         self.spaces = spaces
         self.folder = None if folder is None else Path(folder)
@@ -98,14 +105,16 @@ class ReplayDataModule(LightningDataModule):
         self.pretrain = pretrain
         self.validation_batches = validation_batches
         self.slack = slack
+        self.view = view or Windows(config.batch, config.length)
         self.seconds = 0.0
         """Wall time spent on drawing batches so far."""
         self._replay: Replay | None = None
+        self._shape = torch.Size()
 
     @property
     def rank(self) -> int:
         """This process among all that train."""
-        return int(self.trainer.global_rank) if self.trainer else int(getattr(rank_zero_only, "rank", 0))
+        return int(self.trainer.global_rank if self.trainer else vars(rank_zero_only).get("rank", 0))
 
     @property
     def replay(self) -> Replay:
@@ -116,7 +125,12 @@ class ReplayDataModule(LightningDataModule):
         return self._replay
 
     def train_dataloader(self) -> ReplayBatches:
-        """The batches of one epoch."""
+        """The batches of one epoch.
+
+        Raises:
+            UserError: the fit goes on from a checkpoint that says nothing of replay.
+        """
+        self._refuse_other_replay()
         first = self.pretrain > 0 and self.trainer is not None and self.trainer.current_epoch == 0
         return ReplayBatches(self._train_batch, self.pretrain if first else self.updates)
 
@@ -124,11 +138,37 @@ class ReplayDataModule(LightningDataModule):
         """The batches of one validation epoch, from the same replay."""
         return ReplayBatches(lambda number: self._batch(VALIDATION + number), self.validation_batches)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def state_dict(self) -> dict[str, Any]:
+        """Counts of this rank's replay, which is on the disk when this returns; with several ranks their number."""
+        ranks = self.trainer.world_size if self.trainer else 1
+        return {"ranks": ranks} | (self.replay.state() if ranks == 1 else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take replay back to what `state_dict` described, where a fit goes on from it.
+
+        Raises:
+            UserError: replay is another one, or has moved on too far.
+        """
+        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and state_dict.get("ranks") == 1 == (self.trainer.world_size if self.trainer else 1):
+            self.replay.restore(state_dict)
+
+    def _refuse_other_replay(self) -> None:
+        if self.trainer is None or self.trainer.ckpt_path is None or self.replay.restored:
+            return
+        raise UserError(
+            f"{self.trainer.ckpt_path} says nothing of the replay of rank {self.rank}, which may have moved on since; "
+            "expected a checkpoint that was saved with a ReplayDataModule and, on several ranks, the callback "
+            "TurnCheckpoint, which is to be there now too; where replay is to stay as it is, call "
+            "data.replay.restore(data.replay.state()) before fit"
+        )
+
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch, asynchronously where memory is page-locked; pixels travel as uint8."""
         if not isinstance(batch, TensorDictBase):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        batch.batch_size = batch.get("reward").shape[:2]  # double and half precision plugins drop it
+        if not batch.batch_size:  # double and half precision plugins drop it
+            batch.batch_size = self._shape
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def _train_batch(self, number: int) -> TensorDict:
@@ -146,20 +186,7 @@ class ReplayDataModule(LightningDataModule):
         self.replay.storage.pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         begin = time.perf_counter()
         drawn = generator(self.seed, "replay", self.rank, *counters)
-        batch = self.replay.sample(self.config.batch, self.config.length, drawn)
+        batch = self.view.sample(self.replay, drawn)
+        self._shape = batch.batch_size
         self.seconds += time.perf_counter() - begin
         return batch
-
-
-def _check(config: ReplayConfig, updates: int) -> None:
-    faults = [
-        f"replay.{name} must be at least 1, got {getattr(config, name)}"
-        for name in ("capacity", "batch", "length")
-        if getattr(config, name) < 1
-    ]
-    if not faults and config.length > config.capacity:
-        faults.append(f"replay.length={config.length} is longer than replay.capacity={config.capacity}")
-    if updates < 1:
-        faults.append(f"trainer.updates_per_turn must be at least 1, got {updates}")
-    if faults:
-        raise ConfigError(faults)

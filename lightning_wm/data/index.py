@@ -8,32 +8,73 @@ and names and sizes of files follow from the caller's spaces, not from it.
 
 from __future__ import annotations
 
-import json
-import os
-import stat
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lightning_wm.data.schema import Field
+from pydantic import Field, model_validator
+
+from lightning_wm.data import schema
 from lightning_wm.errors import UserError
-from lightning_wm.runs.files import write_json
-from lightning_wm.runs.untrusted import shown
+from lightning_wm.runs.files import read_json, write_json
+from lightning_wm.runs.formats import Count, FileFormat, checked, named
 
 FORMAT = 1
 LARGEST = 1_000_000  # bytes of a JSON file; ours have a few hundred
 
 
-@dataclass(frozen=True)
-class Commit:
-    """How much of a replay folder counts."""
+class Layout(FileFormat):
+    """One file of a replay folder."""
 
-    transitions: int = 0
-    """Transitions of all committed episodes since the folder was made, overwritten ones included."""
-    episodes: int = 0
-    """Committed episodes since the folder was made."""
-    begun: int = 0
+    dtype: Annotated[str, Field(pattern="^[a-z0-9]{1,20}$")]
+    shape: Annotated[list[Count], Field(max_length=10)]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+class Index(FileFormat):
+    """`index.json`."""
+
+    format: Count = FORMAT
+    capacity: Count
+    slots: Count
+    keys: Annotated[dict[str, Layout], Field(max_length=100)]
+
+
+class Counts(FileFormat):
+    """What has been stored since a folder was made, what was overwritten since included."""
+
+    transitions: Count
+    episodes: Count
+
+    @model_validator(mode="after")
+    def _agree(self) -> Counts:
+        if self.episodes > self.transitions:
+            raise ValueError("its counts contradict each other")
+        return self
+
+
+class State(Counts):
+    """What a checkpoint holds of a replay."""
+
+    capacity: Count
+
+
+class Commit(Counts):
+    """`commit.json`: how much of a replay folder counts."""
+
+    begun: Count
     """Highest count of transitions that a write was ever begun up to: what lies `slots` before it may be gone."""
+
+    @model_validator(mode="after")
+    def _begun_before(self) -> Commit:
+        if self.begun < self.transitions:
+            raise ValueError("its counts contradict each other")
+        return self
+
+
+EMPTY = Commit(transitions=0, episodes=0, begun=0)
 
 
 def damaged(folder: Path, why: str) -> UserError:
@@ -41,90 +82,53 @@ def damaged(folder: Path, why: str) -> UserError:
     return UserError(f"replay folder {folder} is damaged: {why}; restore it from a copy, or choose another run=")
 
 
-def layout(capacity: int, slots: int, fields: dict[str, Field]) -> dict[str, Any]:
-    """The content of `index.json`."""
-    keys = {name: {"dtype": str(f.dtype).removeprefix("torch."), "shape": list(f.shape)} for name, f in fields.items()}
-    return {"format": FORMAT, "capacity": capacity, "slots": slots, "keys": keys}
+def layout(capacity: int, slots: int, fields: dict[str, schema.Field]) -> Index:
+    """The index of a folder for these entries of a transition."""
+    keys = {name: Layout(dtype=field.name, shape=list(field.shape)) for name, field in fields.items()}
+    return Index(capacity=capacity, slots=slots, keys=keys)
 
 
-def sync(path: Path) -> None:
-    """Bring a file's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _read(path: Path) -> Any:
+    if path.is_symlink() or not path.is_file():
+        raise damaged(path.parent, f"{path.name} is missing or not a plain file")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return read_json(path, LARGEST)
+    except UserError as error:
+        raise damaged(path.parent, str(error)) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise damaged(path.parent, f"{path.name} is not a plain file")
-        with open(path, "rb") as file:
-            text = file.read(LARGEST + 1)
-        content = json.loads(text) if len(text) <= LARGEST else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path.parent, f"{path.name} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise damaged(path.parent, f"{path.name} does not hold an object")
-    return content
+def _refuse(path: Path, why: str) -> UserError:
+    return damaged(path.parent, f"{path.name}: {why}")
 
 
-def _count(path: Path, content: dict[str, Any], name: str) -> int:
-    value = content.get(name)
-    if type(value) is not int or not 0 <= value < 2**62:
-        raise damaged(path.parent, f"{path.name} has {name}={shown(value)}, expected a count")
-    return value
-
-
-def read_slots(folder: Path, capacity: int, fields: dict[str, Field]) -> int:
-    """The slots of an existing folder, after comparing it with what is asked for.
+def read_slots(folder: Path, capacity: int, fields: dict[str, schema.Field]) -> int:
+    """The slots of an existing folder, after comparing it with what is expected.
 
     Raises:
         UserError: the index is damaged, or the folder was made for something else.
     """
     path = folder / "index.json"
-    found = _read(path)
-    slots = _count(path, found, "slots")
-    there, asked = _flat(found), _flat(layout(capacity, slots, fields))
+    index = checked(Index, _read(path), partial(_refuse, path))
+    stored, expected = _flat(index), _flat(layout(capacity, index.slots, fields))
     faults = [
-        f"{name} is {there.get(name, 'absent')} there, {asked.get(name, 'absent')} asked for"
-        for name in sorted(there.keys() | asked.keys())
-        if there.get(name) != asked.get(name)
+        f"{name} is {stored.get(name, 'absent')} there, {expected.get(name, 'absent')} asked for"
+        for name in sorted(stored.keys() | expected.keys())
+        if stored.get(name) != expected.get(name)
     ]
     if faults:
         raise UserError(
             f"replay folder {folder} was made with other settings: {'; '.join(faults)}; "
             "use those again or choose another run="
         )
-    if slots < capacity:
-        raise damaged(folder, f"{path.name} has {slots} slots for a capacity of {capacity}")
-    return slots
+    if index.slots < capacity:
+        raise damaged(folder, f"{path.name} has {index.slots} slots for a capacity of {capacity}")
+    return index.slots
 
 
-def _flat(content: dict[str, Any]) -> dict[str, str]:
+def _flat(index: Index) -> dict[str, str]:
     """What is to be compared, as it is shown: `{"capacity": "100", "action": "float32 [6]"}`."""
-    keys = content.get("keys")
-    flat = {_named(name): shown(value) for name, value in content.items() if name != "keys"}
-    for name, key in keys.items() if isinstance(keys, dict) else ():
-        flat[_named(name)] = f"{key['dtype']} {key['shape']}" if _is_field(key) else shown(key)
-    return flat
-
-
-def _named(name: str) -> str:
-    return name if name.isidentifier() and len(name) < 40 else shown(name)
-
-
-def _is_field(key: Any) -> bool:
-    """Whether an entry of `keys` looks like one of ours, so that it can be printed whole."""
-    if not isinstance(key, dict) or key.keys() != {"dtype", "shape"}:
-        return False
-    dtype, shape = key["dtype"], key["shape"]
-    return (
-        (isinstance(dtype, str) and dtype.isalnum() and len(dtype) < 20)
-        and (isinstance(shape, list) and len(shape) < 10)
-        and all(type(one) is int and one < 2**62 for one in shape)
-    )
+    counts = {name: str(value) for name, value in index if name != "keys"}
+    return counts | {named(name): str(key) for name, key in index.keys.items()}
 
 
 def read_commit(folder: Path) -> Commit:
@@ -134,17 +138,13 @@ def read_commit(folder: Path) -> Commit:
         UserError: the file is damaged.
     """
     path = folder / "commit.json"
-    found = _read(path)
-    commit = Commit(**{name: _count(path, found, name) for name in ("transitions", "episodes", "begun")})
-    if commit.begun < commit.transitions or commit.episodes > commit.transitions:
-        raise damaged(folder, f"{path.name} has counts that contradict each other")
-    return commit
+    return checked(Commit, _read(path), partial(_refuse, path))
 
 
 def write_commit(folder: Path, commit: Commit) -> None:
     """Replace `commit.json`, whole or not at all.
 
     Raises:
-        DiskError: the file system refuses.
+        DiskError, UserError: the file system refuses.
     """
-    write_json(folder / "commit.json", asdict(commit))
+    write_json(folder / "commit.json", commit.as_json())

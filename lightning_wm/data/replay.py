@@ -14,15 +14,16 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import TensorDictReplayBuffer
 
 from lightning_wm.data import index
-from lightning_wm.data.index import Commit
+from lightning_wm.data.check import check
+from lightning_wm.data.index import EMPTY, Commit, State
 from lightning_wm.data.sampler import WindowSampler
-from lightning_wm.data.schema import check, fields
+from lightning_wm.data.schema import fields
 from lightning_wm.data.storage import MappedStorage, make_files
-from lightning_wm.errors import DiskError, UserError
+from lightning_wm.errors import UserError, unwritable
 from lightning_wm.protocols import Spaces
 from lightning_wm.runs.failpoints import reach
 from lightning_wm.runs.files import write_json
-from lightning_wm.runs.untrusted import shown
+from lightning_wm.runs.formats import checked
 
 
 def default_slack(capacity: int) -> int:
@@ -42,9 +43,11 @@ class Replay:
         self.spaces = spaces
         self.episodes = episodes
         """Episodes committed so far, overwritten ones included."""
+        self.restored = False
+        """Whether it was taken back to a checkpoint's counts since it was opened."""
         self.storage = storage
         self.buffer = TensorDictReplayBuffer(storage=storage, sampler=WindowSampler(length=1))
-        self._move(Commit(storage.written, episodes, storage.begun))
+        self._move(self._commit())
 
     @classmethod
     def create(cls, folder: Path | str | None, spaces: Spaces, capacity: int, slack: int | None = None) -> Replay:
@@ -112,14 +115,14 @@ class Replay:
             self.storage.reserve(episode.batch_size[0])
             begun = max(before.begun, after)
             if begun > self.storage.max_size:  # old rows are about to go: say so before they do
-                index.write_commit(self.folder, Commit(before.transitions, before.episodes, begun))
+                index.write_commit(self.folder, before.model_copy(update={"begun": begun}))
             reach("episode.begun")
             self.buffer.extend(episode.to("cpu").copy(), update_priority=False)
             self.episodes += 1
             reach("episode.stored")
             index.write_commit(self.folder, self._commit())
         except BaseException:
-            self._move(Commit(before.transitions, before.episodes, self.storage.begun))
+            self._move(before.model_copy(update={"begun": self.storage.begun}))
             raise
 
     def sample(self, batch: int, length: int, generator: torch.Generator) -> TensorDict:
@@ -147,7 +150,7 @@ class Replay:
         """
         self.storage.flush()
         index.write_commit(self.folder, self._commit())
-        return {"transitions": self.transitions, "episodes": self.episodes, "capacity": self.capacity}
+        return dict(State(transitions=self.transitions, episodes=self.episodes, capacity=self.capacity))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to exactly what `state()` described; whatever was added later is discarded.
@@ -155,8 +158,8 @@ class Replay:
         Raises:
             UserError: the state is of another replay, or what it refers to has been overwritten.
         """
-        transitions, episodes = _counts(state, self.capacity, self.folder)
-        begun = self.storage.begun
+        saved = self._checked(state)
+        transitions, begun = saved.transitions, self.storage.begun
         if transitions > begun:
             raise UserError(
                 f"the checkpoint refers to {transitions} transitions, replay in {self.folder} ever had {begun}; "
@@ -167,9 +170,22 @@ class Replay:
                 f"replay in {self.folder} has moved on: {begun - transitions} transitions were added after the "
                 f"checkpoint, {self.storage.max_size - self.capacity} may be; use a newer checkpoint"
             )
-        commit = Commit(transitions, episodes, begun)
+        commit = Commit(transitions=transitions, episodes=saved.episodes, begun=begun)
         index.write_commit(self.folder, commit)
         self._move(commit)
+        self.restored = True
+
+    def _checked(self, state: object) -> State:
+        def refuse(why: str) -> UserError:
+            return UserError(f"the checkpoint's replay state is damaged ({why}); use an older checkpoint")
+
+        saved = checked(State, state, refuse)
+        if saved.capacity != self.capacity:
+            raise UserError(
+                f"the checkpoint was taken with replay.capacity={saved.capacity}, replay in {self.folder} has "
+                f"{self.capacity}; type replay.capacity={saved.capacity}"
+            )
+        return saved
 
     def digest(self) -> str:
         """A hash of everything that can be drawn, in order: equal for equal content."""
@@ -183,7 +199,7 @@ class Replay:
         return total.hexdigest()
 
     def _commit(self) -> Commit:
-        return Commit(self.storage.written, self.episodes, self.storage.begun)
+        return Commit(transitions=self.storage.written, episodes=self.episodes, begun=self.storage.begun)
 
     def _move(self, commit: Commit) -> None:
         self.storage.move(commit.transitions, commit.begun)
@@ -197,26 +213,10 @@ def _make(folder: Path, spaces: Spaces, capacity: int, slots: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"cannot make the replay folder {folder}: {error.strerror}") from error
+        raise unwritable(folder, error) from error
     if (folder / "commit.json").exists() and index.read_commit(folder).begun:
         raise index.damaged(folder, "index.json is missing")
     layout = fields(spaces)
     make_files(folder, layout, slots)
-    index.write_commit(folder, Commit())
-    write_json(folder / "index.json", index.layout(capacity, slots, layout))
-
-
-def _counts(state: dict[str, Any], capacity: int, folder: Path) -> tuple[int, int]:
-    values: list[Any] = [state.get(name) for name in ("transitions", "episodes", "capacity")]
-    transitions, episodes = values[:2]
-    if not all(type(value) is int and value >= 0 for value in values) or transitions < episodes:
-        raise UserError(
-            f"the checkpoint's replay state is damaged: it has "
-            f"{', '.join(map(shown, values))}, expected three counts; use an older checkpoint"
-        )
-    if values[2] != capacity:
-        raise UserError(
-            f"the checkpoint was taken with replay.capacity={values[2]}, replay in {folder} has {capacity}; "
-            f"type replay.capacity={values[2]}"
-        )
-    return transitions, episodes
+    index.write_commit(folder, EMPTY)
+    write_json(folder / "index.json", index.layout(capacity, slots, layout).as_json())

@@ -50,10 +50,10 @@ class WindowSampler(Sampler):  # type: ignore[misc]
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to load."""
 
-    def dumps(self, path: Any) -> None:
+    def dumps(self, path: object) -> None:
         """Nothing to write."""
 
-    def loads(self, path: Any) -> None:
+    def loads(self, path: object) -> None:
         """Nothing to read."""
 
     def _empty(self) -> None:

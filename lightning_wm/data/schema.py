@@ -1,15 +1,19 @@
-"""What a transition is, and the check that an episode has to pass before it is stored."""
+"""What a transition is, and episodes made of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from tensordict import TensorDictBase
+from numpy.typing import ArrayLike
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from lightning_wm.errors import EnvironmentFailure, NumericsError, UserError
+from lightning_wm.errors import UserError
 from lightning_wm.protocols import Spaces
+
+OBSERVATIONS = ("observation", "pixels")
+"""What an environment may show, as a transition names it."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,12 @@ class Field:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')} {list(self.shape)}"
+        return f"{self.name} {list(self.shape)}"
+
+    @property
+    def name(self) -> str:
+        """Of the type: `float32`."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def bytes(self) -> int:
@@ -52,61 +61,72 @@ def fields(spaces: Spaces) -> dict[str, Field]:
     }
 
 
-def check(episode: TensorDictBase, expected: dict[str, Field], capacity: int) -> None:
-    """Refuse anything but one whole, finite episode of n decisions: n+1 transitions, batch `[n+1]`.
+def first_row(seen: TensorDictBase, row: int, actions: int) -> TensorDict:
+    """The transition that an episode begins with, batch `[]`: what environment `row` of `seen` `[E]` shows.
+
+    Args:
+        seen: what `env.reset` gives.
+        row: of E.
+        actions: A.
+    """
+    return _transition(seen, row, torch.zeros(actions), torch.zeros(1), torch.zeros(1, dtype=torch.bool), first=True)
+
+
+def next_row(after: TensorDictBase, row: int, action: Tensor) -> TensorDict:
+    """The transition, batch `[]`, that row `row` of `action` `[E, A]` led to.
+
+    Args:
+        after: the entry `next` of what `env.step` gives, `[E]`.
+        row: of E.
+        action: float32 in [-1, 1].
+    """
+    reward, terminated = (after[name][row].clone() for name in ("reward", "terminated"))
+    return _transition(after, row, action[row].clone(), reward, terminated, first=False)
+
+
+def _transition(
+    seen: TensorDictBase, row: int, action: Tensor, reward: Tensor, terminated: Tensor, first: bool
+) -> TensorDict:
+    shown = {name: seen[name][row].clone() for name in OBSERVATIONS if name in seen}
+    led = {"action": action, "reward": reward, "terminated": terminated, "is_init": torch.tensor([first])}
+    return TensorDict({**shown, **led}, [])
+
+
+def episode(
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    observation: ArrayLike | None = None,
+    pixels: ArrayLike | None = None,
+    terminated: bool = False,
+) -> TensorDict:
+    """An episode of n decisions from anywhere, `[n+1]`, as `Replay.extend` takes it.
+
+    Args:
+        actions: `[n, A]` in [-1, 1].
+        rewards: `[n]`, of each action.
+        observation: `[n+1, O]`: before the first action and after every action; None without a state vector.
+        pixels: uint8 `[n+1, C, X, Y]`; None without pictures.
+        terminated: whether nothing could come after it; False where it was only cut off.
 
     Raises:
-        UserError: keys, types, shapes, marks or the length are not those of an episode.
-        EnvironmentFailure: an observation or a reward is not finite.
-        NumericsError: an action is not finite.
+        UserError: the lengths do not fit together, or actions lie outside of [-1, 1].
     """
-    _check_layout(episode, expected)
-    rows = episode.batch_size[0]
-    if rows < 2:
-        raise UserError(f"an episode has at least one decision, so 2 transitions; got {rows}")
-    if rows > capacity:
-        raise UserError(f"an episode of {rows} transitions does not fit into replay; type replay.capacity={rows}")
-    _check_marks(episode)
-    for name, field in expected.items():
-        if field.dtype.is_floating_point:
-            _check_finite(name, episode.get(name))
-
-
-def _check_layout(episode: TensorDictBase, expected: dict[str, Field]) -> None:
-    if len(episode.batch_size) != 1:
-        raise UserError(f"an episode has batch size [T], one row per transition; got {list(episode.batch_size)}")
-    present = {str(name) for name in episode.keys(include_nested=True, leaves_only=True)}
-    faults = [f"{name!r} is missing ({field})" for name, field in expected.items() if name not in present]
-    faults += [f"{name!r} is not part of it" for name in sorted(present - set(expected))]
-    for name in present & set(expected):
-        value = episode.get(name)
-        got = Field(value.dtype, tuple(value.shape[1:]))
-        if got != expected[name]:
-            faults.append(f"{name!r} must be {expected[name]}, got {got}")
-    if faults:
-        raise UserError("not a transition of this replay: " + "; ".join(sorted(faults)))
-
-
-def _check_marks(episode: TensorDictBase) -> None:
-    first = episode.get("is_init").view(-1)
-    if not first[0]:
-        raise UserError("an episode begins with is_init at row 0; it is False there")
-    if first[1:].any():
-        raise UserError(f"one whole episode at a time: 'is_init' is True again at row {_row(first[1:]) + 1}")
-    ended = episode.get("terminated").view(-1)
-    if ended[:-1].any():
-        raise UserError(f"'terminated' is True at row {_row(ended)}, before the last row ({ended.numel() - 1})")
-    for name in ("action", "reward"):
-        if episode.get(name)[0].any():
-            raise UserError(f"{name!r} must be zero at row 0: no action led to an episode's first observation")
-
-
-def _check_finite(name: str, value: Tensor) -> None:
-    bad = ~torch.isfinite(value).flatten(1).all(1)
-    if bad.any():
-        message = f"{name!r} is not finite at row {_row(bad)} of the episode; nothing of the episode was stored"
-        raise NumericsError(message) if name == "action" else EnvironmentFailure(message)
-
-
-def _row(mask: Tensor) -> int:
-    return int(mask.nonzero()[0, 0])
+    taken, reward = (torch.as_tensor(values, dtype=torch.float32) for values in (actions, rewards))
+    shown = {} if observation is None else {"observation": torch.as_tensor(observation, dtype=torch.float32)}
+    shown |= {} if pixels is None else {"pixels": torch.as_tensor(pixels)}
+    rows = len(taken) + 1
+    lengths = {"rewards": len(reward) + 1, **{name: len(value) for name, value in shown.items()}}
+    if wrong := [f"{name} has {length - (name == 'rewards')}" for name, length in lengths.items() if length != rows]:
+        expected = f"{rows - 1} rewards, {rows} observations and pixels"
+        raise UserError(f"an episode of {rows - 1} actions has {expected}; {' and '.join(wrong)}")
+    if rows > 1 and not bool(taken.abs().max() <= 1.0):
+        raise UserError(
+            f"actions lie in [-1, 1], got {float(taken.abs().max()):g}; divide them by the bounds of the environment"
+        )
+    first = torch.zeros(rows, 1, dtype=torch.bool)
+    first[0] = True
+    ended = torch.zeros(rows, 1, dtype=torch.bool)
+    ended[-1] = terminated
+    led = {"action": torch.cat([taken.new_zeros(1, *taken.shape[1:]), taken])}
+    led["reward"] = torch.cat([reward.new_zeros(1, 1), reward.view(-1, 1)])
+    return TensorDict({**shown, **led, "terminated": ended, "is_init": first}, [rows])

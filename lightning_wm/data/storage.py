@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data.replay_buffers import TensorStorage
 
-from lightning_wm.data.index import damaged, sync
+from lightning_wm.data.index import damaged
 from lightning_wm.data.schema import Field
-from lightning_wm.errors import DiskError, UserError
-from lightning_wm.runs.disk import with_room
+from lightning_wm.errors import DiskError, UserError, is_full, unwritable
+from lightning_wm.runs.disk import sync
+from lightning_wm.runs.untrusted import refuse_shared
 
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # file systems that cannot reserve
 
@@ -70,9 +70,9 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
         for name, tensor in self.tensors.items():
             row = tensor[0].numel() * tensor.itemsize
             for start, stop in self._ranges(rows):
-                with_room(partial(_reserve, _path(self.folder, name), start * row, (stop - start) * row))
+                _reserve(_path(self.folder, name), start * row, (stop - start) * row)
 
-    def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
+    def set(self, cursor: int | Tensor, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Append rows at the writer's cursor, or replace stored ones (`set_cursor=False`)."""
         if not set_cursor:
             super().set(cursor, data, set_cursor=False)
@@ -91,19 +91,24 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
         self.move(self.written + rows, self.begun)
         self._bump_mutation_revision()
 
-    def get(self, index: Any) -> Any:
+    def get(self, index: object) -> Any:
         """Rows by index; for a tensor of slots `[...]` a TensorDict of that batch size.
 
         `index_select` copies whole rows, ten times as fast as indexing does.
         """
         if not isinstance(index, Tensor) or index.dtype != torch.int64 or not _inside(index, len(self)):
             return super().get(index)
-        picked = {}
-        for name, rows in self._rows.items():
-            out = torch.empty(index.numel(), rows.shape[1], dtype=rows.dtype, pin_memory=self.pin)
-            torch.index_select(rows, 0, index.reshape(-1), out=out)
-            picked[name] = out.view(*index.shape, *self.tensors[name].shape[1:])
-        return TensorDict(picked, index.shape)
+        return TensorDict({name: self._gather(name, index) for name in self.tensors}, index.shape)
+
+    def pick(self, name: str, rows: Tensor) -> Tensor:
+        """Entry `name` of rows `[...]` by their number in the order of writing, among those that `span` counts."""
+        return self._gather(name, rows % self.max_size)
+
+    def _gather(self, name: str, slots: Tensor) -> Tensor:
+        rows = self._rows[name]
+        out = torch.empty(slots.numel(), rows.shape[1], dtype=rows.dtype, pin_memory=self.pin)
+        torch.index_select(rows, 0, slots.reshape(-1), out=out)
+        return out.view(*slots.shape, *self.tensors[name].shape[1:])
 
     def flush(self) -> None:
         """Bring what was written to the disk, so that it survives a power cut.
@@ -115,7 +120,7 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
             for name in self.tensors:
                 sync(_path(self.folder, name))
         except OSError as error:
-            raise DiskError(f"cannot write replay in {self.folder}: {error.strerror}") from error
+            raise unwritable(self.folder, error) from error
 
     def _ranges(self, rows: int) -> list[tuple[int, int]]:
         """The slots of the next rows: one range, or two around the ring's end."""
@@ -143,7 +148,7 @@ def make_files(folder: Path, fields: dict[str, Field], slots: int) -> None:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UserError(f"{error.filename} is a link; replay files must be plain files, remove it") from error
-        raise DiskError(f"cannot make replay files in {folder}: {error.strerror}") from error
+        raise unwritable(folder, error) from error
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -153,13 +158,14 @@ def _path(folder: Path, name: str) -> Path:
 def _map(folder: Path, name: str, field: Field, slots: int) -> Tensor:
     path = _path(folder, name)
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError as error:
         raise damaged(folder, f"{path.name} is missing") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise damaged(folder, f"{path.name} is not a plain file")
-    if found.st_size != slots * field.bytes:
-        raise damaged(folder, f"{path.name} has {found.st_size} bytes, expected {slots * field.bytes}")
+    if status.st_size != slots * field.bytes:
+        raise damaged(folder, f"{path.name} has {status.st_size} bytes, expected {slots * field.bytes}")
+    refuse_shared(folder, [path])
     count = slots * torch.Size(field.shape).numel()
     return torch.from_file(str(path), shared=True, size=count, dtype=field.dtype).view(slots, *field.shape)
 
@@ -174,11 +180,13 @@ def _reserve(path: Path, start: int, length: int) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if is_full(error):
             raise DiskError(
                 f"no room for {length:,} bytes of replay in {path}: {error.strerror}; "
                 "free some space, or lower replay.capacity in a new run"
             ) from error
+        if error.errno not in UNSUPPORTED:
+            raise unwritable(path, error) from error
 
 
 def _inside(index: Tensor, length: int) -> bool:

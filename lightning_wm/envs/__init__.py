@@ -7,17 +7,20 @@ that variable names a library that the machine does not have.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_wm.envs import gl
 from lightning_wm.envs.gl import rendering_problem
 
 if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
     from lightning_wm.config.schema import ObservationConfig, TaskConfig
     from lightning_wm.envs.batched import SimulatorEnv
+    from lightning_wm.envs.layout import ObservationLayout
     from lightning_wm.protocols import Spaces
 
-__all__ = ["make_env", "rendering_problem", "spaces", "task_names"]
+__all__ = ["episode_limit", "make_env", "observation_layout", "rendering_problem", "spaces", "task_names"]
 
 gl.guard()
 
@@ -38,7 +41,7 @@ def make_env(task: TaskConfig, observation: ObservationConfig, environments: int
     return SimulatorEnv(task, observation, environments)
 
 
-def spaces(env: Any) -> Spaces:
+def spaces(env: EnvBase) -> Spaces:
     """What a TorchRL environment with our keys shows and takes."""
     from lightning_wm.protocols import Spaces
 
@@ -46,6 +49,31 @@ def spaces(env: Any) -> Spaces:
     vector = shown["observation"].shape[-1] if "observation" in shown.keys() else None  # noqa: SIM118
     image = tuple(shown["pixels"].shape[-3:]) if "pixels" in shown.keys() else None  # noqa: SIM118
     return Spaces(action=env.action_spec.shape[-1], observation=vector, pixels=image)
+
+
+def observation_layout(env: EnvBase) -> ObservationLayout | None:
+    """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
+    own = _simulators(env)
+    return own.layout if own is not None else None
+
+
+def episode_limit(env: EnvBase) -> int | None:
+    """Env steps after which every episode is truncated; None where nothing but the task itself ends an episode.
+
+    Of an environment that is not made by `make_env` nothing is known, which is None too.
+    """
+    own = _simulators(env)
+    return own.episode_limit if own is not None else None
+
+
+def _simulators(env: EnvBase) -> SimulatorEnv | None:
+    from torchrl.envs import TransformedEnv
+
+    from lightning_wm.envs.batched import SimulatorEnv
+
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+    return env if isinstance(env, SimulatorEnv) else None
 
 
 def task_names() -> list[str]:

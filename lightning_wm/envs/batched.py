@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
-from lightning_wm.envs.simulator import build, check
+from lightning_wm.envs.layout import ObservationLayout
+from lightning_wm.envs.release import release
+from lightning_wm.envs.simulator import Simulator, TriesOut, build, check, layout_of, limit_of
 from lightning_wm.errors import EnvironmentFailure, LightningWMError
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -42,14 +46,15 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
     """
 
     def __init__(self, task: TaskConfig, observation: ObservationConfig, environments: int = 1) -> None:
-        check(task, observation, environments)
+        check(environments)
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([environments]))
         self.task, self.shown = task, observation
-        self.simulators = [build(task, observation) for _ in range(environments)]
-        self._low, self._high = self.simulators[0].low, self.simulators[0].high
-        self._limit: int | None = getattr(task, "max_decisions", None)
-        self._now = self._allocate()
-        self._views: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in self._now.items()}
+        self.simulators: list[Simulator] = []
+        """One for each row; empty once they are closed."""
+        self._gone: set[int] = set()
+        """Rows whose simulator is closed and could not be replaced."""
+        self._process = os.getpid()
+        self._now: dict[str, Tensor] = {}
         self._decisions = [0] * environments
         self._age = [0] * environments
         self._begun = np.zeros(environments, bool)
@@ -59,9 +64,35 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         self.failed: dict[int, EnvironmentFailure] = {}
         """The rows that the last reset or step restarted."""
         self._seeds: list[int | None] = [None] * environments
+        self.is_closed = False
+        try:
+            self._open(environments)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, environments: int) -> None:
+        """Make the simulators and everything that follows from what they are."""
+        while len(self.simulators) < environments:
+            self.simulators.append(build(self.task, self.shown))
+        first = self.simulators[0]
+        self._low, self._high = first.low, first.high
+        self.layout: ObservationLayout | None = None if self.shown.kind == "pixels" else layout_of(first)
+        """How the task's own observation becomes the state vector; None without one."""
+        limits = [limit for limit in (limit_of(first), self._most_steps()) if limit is not None]
+        self.episode_limit: int | None = min(limits, default=None)
+        """Env steps after which every episode is truncated; None where neither the task nor `task.max_decisions`
+        ends them, so that one may never end."""
+        self._now = self._allocate()
+        self._views: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in self._now.items()}
         self._specify()
+        if isinstance(first, TriesOut):
+            first.try_out()
         if "pixels" in self._now:
             self._try_rendering()
+
+    def _most_steps(self) -> int | None:
+        return None if self.task.max_decisions is None else self.task.max_decisions * self.task.action_repeat
 
     def _allocate(self) -> dict[str, Tensor]:
         """What each row shows now; rows of a finished episode keep their last values."""
@@ -101,9 +132,10 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         self._seeds = [None if seed is None else rng.key(seed, "environment", row) for row in rows]
 
     def _reset(
-        self, tensordict: TensorDictBase | None = None, seeds: Sequence[int | None] | None = None, **_: Any
+        self, tensordict: TensorDictBase | None = None, seeds: Sequence[int | None] | None = None, **_: object
     ) -> TensorDict:
         """Begin episodes, of the rows in `_reset` or of all; `seeds` has one entry per row, None for no seed."""
+        self._alive()
         rows = len(self.simulators)
         if seeds is not None and len(seeds) != rows:
             raise ValueError(f"reset got {len(seeds)} seeds for {rows} environments; give one for each")
@@ -128,6 +160,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         self._begun[row] = True
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        self._alive()
         views, rows = self._views, len(self.simulators)
         if not self._begun.all():
             raise RuntimeError(f"environment {int(self._begun.argmin())} was never reset; call env.reset() first")
@@ -178,7 +211,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
                     raise EnvironmentFailure(f"{self._where(row)}: the reward is {reward}, expected a finite number")
             self._look(row)
         self._decisions[row] += 1
-        limit = self._limit is not None and self._decisions[row] >= self._limit
+        limit = self.task.max_decisions is not None and self._decisions[row] >= self.task.max_decisions
         self._views["terminated"][row] = terminated
         self._views["truncated"][row] = truncated or (limit and not terminated)
         self._views["env_steps"][row] = taken
@@ -224,12 +257,15 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         Raises:
             EnvironmentFailure: it cannot be made again.
         """
-        with suppress(Exception):  # it is broken, and may not even close
-            self.simulators[row].close()
+        self._alive()
+        if row not in self._gone:
+            self._gone.add(row)
+            release([self.simulators[row]], self.task.name)
         try:
             self.simulators[row] = build(self.task, self.shown)
         except Exception as error:
             raise EnvironmentFailure(f"task {self.task.name} failed and cannot be made again: {error}") from error
+        self._gone.discard(row)
         for name in ("observation", "pixels", "env_steps", "terminated"):
             if name in self._views:
                 self._views[name][row] = 0
@@ -248,11 +284,25 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         Raises:
             UserError: this machine or this task cannot draw.
         """
+        self._alive()
         return self.simulators[index].render(size or self.shown.render.size).copy()
 
+    def _alive(self) -> None:
+        if self.is_closed:
+            raise RuntimeError(f"the environment of task {self.task.name} is closed; make another with make_env")
+
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Free the simulators and their renderers; calling it again does nothing."""
+        """Free the simulators and their renderers; calling it again does nothing.
+
+        A simulator whose own `close` raises is named on standard error, and the others are closed.
+        """
         if not self.is_closed:
-            for simulator in self.simulators:
-                simulator.close()
+            left = [simulator for row, simulator in enumerate(self.simulators) if row not in self._gone]
+            self.simulators = []
+            release(left, self.task.name)
         super().close(raise_if_closed=raise_if_closed)
+
+    def __del__(self) -> None:
+        # At exit the OpenGL libraries are gone already, and a forked process has its parent's contexts.
+        if not sys.is_finalizing() and self.__dict__.get("_process") == os.getpid():
+            super().__del__()

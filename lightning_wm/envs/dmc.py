@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_wm.config.schema import ObservationConfig, RenderConfig
 from lightning_wm.envs import gl
+from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.envs.simulator import bounds, nearest
 from lightning_wm.errors import UserError
 from lightning_wm.registry import register
@@ -32,11 +35,13 @@ def suite() -> Any:
     gl.prepare()
     try:
         from dm_control import suite as imported
-    except (AttributeError, ImportError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"dm_control cannot be imported ({type(error).__name__}: {error}); "
-            "if OpenGL is at fault, set MUJOCO_GL=disabled and use observation.kind=state"
-        ) from error
+    except Exception as error:  # of OpenGL's, perhaps, which only what draws needs
+        drawing = os.environ.get("MUJOCO_GL", "glfw")
+        gl.turn_off(f"MUJOCO_GL={drawing} cannot be used ({type(error).__name__}: {error}); choose another library")
+        try:
+            from dm_control import suite as imported
+        except Exception as other:
+            raise UserError(f"dm_control cannot be imported ({type(other).__name__}: {other})") from other
     return imported
 
 
@@ -69,10 +74,18 @@ class DMControl:
         low, high = (np.broadcast_to(side, spec.shape) for side in (spec.minimum, spec.maximum))
         self.low, self.high = bounds(self.name, low, high)
         self._shown: dict[str, Any] = {}
-        self.size = sum(int(np.prod(one.shape)) for one in self._env.observation_spec().values())
+        parts = self._env.observation_spec()
+        self.layout = ObservationLayout({name: Part(tuple(part.shape)) for name, part in parts.items()})
+        self.size = self.layout.size
         self._render = observation.render
         self._cameras: dict[int, Any] = {}
         _set_quality(self._env.physics.model.vis, observation.render)
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Env steps of an episode that nothing else ends; None for a task without a time limit."""
+        limit = self._env._step_limit
+        return math.ceil(limit) if math.isfinite(limit) else None
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; with a seed, from a random state that depends on nothing else."""
@@ -104,6 +117,7 @@ class DMControl:
         """
         if size not in self._cameras:
             self._cameras[size] = self._camera(size)
+        self._take_context()
         image: NDArray[np.uint8] = self._cameras[size].render()
         return image
 
@@ -125,10 +139,20 @@ class DMControl:
 
     def close(self) -> None:
         """Free the scenes, the OpenGL context and MuJoCo's data."""
-        for camera in self._cameras.values():
-            camera.scene.free()
-        self._cameras.clear()
-        self._env.physics.free()
+        with ExitStack() as frees:
+            frees.callback(self._env.physics.free)
+            if self._cameras:
+                frees.callback(self._take_context)
+            for camera in self._cameras.values():
+                frees.callback(camera.scene.free)
+            self._cameras.clear()
+
+    def _take_context(self) -> None:
+        # dm_control keeps account of whose context is current, but not of those that others make current
+        # (Gymnasium's); it would draw black, or free their textures.
+        context = self._env.physics.contexts.gl
+        with context.make_current() as thread:
+            thread.call(context._platform_make_current)
 
 
 @contextmanager

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from lightning_wm.config.schema import ObservationConfig
 from lightning_wm.envs import gl
-from lightning_wm.envs.simulator import bounds, nearest
-from lightning_wm.errors import UserError
+from lightning_wm.envs.gym_spaces import action_box, five, flag, number, observed, pair
+from lightning_wm.envs.pictures import rgb, square
+from lightning_wm.envs.release import release
+from lightning_wm.envs.simulator import nearest
+from lightning_wm.errors import EnvironmentFailure, UserError
 from lightning_wm.registry import register
 
+if TYPE_CHECKING:
+    from types import ModuleType
 
-def _gymnasium() -> Any:
+    import gymnasium
+
+    Env = gymnasium.Env[Any, Any]
+
+MUJOCO_VIEWERS = "gymnasium.envs.mujoco.mujoco_rendering"
+
+
+class Mismatch(ValueError):
+    """What an environment returns is not what its spaces and Gymnasium's contract say."""
+
+
+@contextmanager
+def _mismatches() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise Mismatch(str(error)) from error
+
+
+def _gymnasium() -> ModuleType:
     gl.prepare()
     try:
         import gymnasium
@@ -25,8 +50,8 @@ def _gymnasium() -> Any:
     return gymnasium
 
 
-def _make(name: str) -> Any:
-    """The environment, able to draw where it knows how.
+def _make(name: str) -> tuple[Env, str]:
+    """The environment, able to draw where it knows how, and otherwise why it cannot.
 
     Raises:
         UserError: unknown id, a package that it needs is missing, or its constructor fails.
@@ -36,10 +61,7 @@ def _make(name: str) -> Any:
         # Gymnasium would import the part before the colon; a recipe's data must not do that.
         raise UserError(f"gym/{name} names a module to import; put the module under `plugins` and drop it here")
     try:
-        entry = gymnasium.spec(name).entry_point
-        creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-        draws = "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", [])
-        return gymnasium.make(name, disable_env_checker=True, **({"render_mode": "rgb_array"} if draws else {}))
+        return _drawing(gymnasium, name)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"gym/{name} needs a package that is missing: {error}") from error
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
@@ -49,56 +71,160 @@ def _make(name: str) -> Any:
         raise UserError(f"gym/{name} cannot be made: {type(error).__name__}: {error}") from error
 
 
+def _drawing(gymnasium: ModuleType, name: str) -> tuple[Env, str]:
+    entry = gymnasium.spec(name).entry_point
+    creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    reason = ""
+    if _may_draw(creator):
+        try:
+            return gymnasium.make(name, disable_env_checker=True, render_mode="rgb_array"), ""
+        except Exception as error:  # only what renders needs it
+            reason = f" (with render_mode='rgb_array' it fails: {type(error).__name__}: {error})"
+    return gymnasium.make(name, disable_env_checker=True), reason
+
+
+def _may_draw(creator: object) -> bool:
+    """Whether an environment is worth making with a render mode; functions and wrappers say nothing of it."""
+    import gymnasium
+
+    if not (isinstance(creator, type) and issubclass(creator, gymnasium.Env)):
+        return True
+    metadata: object = creator.metadata  # a property, of wrappers
+    return not isinstance(metadata, dict) or "rgb_array" in metadata.get("render_modes", [])
+
+
+@runtime_checkable
+class _DrawsWithMuJoCo(Protocol):
+    mujoco_renderer: Any
+
+
 @register("environment", "gym")
 class Gymnasium:
-    """One environment of Gymnasium; its observation is flattened, its time limit truncates."""
+    """One environment of Gymnasium; its observation is flattened in its space's order, its time limit truncates."""
 
     def __init__(self, name: str, observation: ObservationConfig) -> None:
         self.name = f"gym/{name}"
-        self._env = _make(name)
-        space, gymnasium = self._env.action_space, _gymnasium()
-        if not isinstance(space, gymnasium.spaces.Box):
-            raise UserError(f"task {self.name} takes actions of {space}, expected a Box; choose another task")
-        self._space = space
-        self.low, self.high = bounds(self.name, space.low, space.high)
-        self._flatten = gymnasium.spaces.utils.flatten
-        self._shown: Any = None
-        shown = self._env.observation_space
-        if not shown.is_np_flattenable:
-            raise UserError(f"task {self.name} observes {shown}, expected what flattens to a vector")
-        self.size = int(gymnasium.spaces.utils.flatdim(shown))
+        self._env, self._undrawn = _make(name)
+        try:
+            self._space, self.low, self.high = action_box(self.name, self._env.action_space)
+            self._observed = observed(self.name, self._env.observation_space, observation.kind)
+        except BaseException:
+            release([self], self.name)
+            raise
+        self._vector = observation.kind != "pixels"
+        self.layout = self._observed.layout
+        self.size = self.layout.size
+        self._shown: object = None
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Env steps after which a TimeLimit ends the episode; None without one."""
+        from gymnasium import Wrapper
+        from gymnasium.wrappers import TimeLimit
+
+        limits, env = [], self._env
+        while isinstance(env, Wrapper):
+            if isinstance(env, TimeLimit):
+                limits.append(int(env._max_episode_steps))
+            env = env.env
+        return min(limits, default=None)
+
+    def try_out(self) -> None:
+        """Play one step with the middle of the action bounds, to see now what would fail in every episode.
+
+        Raises:
+            UserError: an observation, a reward or an end that is not what the spaces and Gymnasium's contract say.
+            EnvironmentFailure: the environment raises, twice in a row.
+        """
+        for last in (False, True):
+            try:
+                self.reset(None)
+                self._try_observing()
+                self.step((self.low + self.high) / 2)
+                self._try_observing()
+                return
+            except Mismatch as error:
+                raise UserError(f"task {self.name} does not keep to Gymnasium's contract: {error}") from error
+            except Exception as error:
+                if last:
+                    raise EnvironmentFailure(
+                        f"task {self.name} failed in its first step: {type(error).__name__}: {error}"
+                    ) from error
+
+    def _try_observing(self) -> None:
+        if self._vector:
+            self.observe(np.empty(self.size, np.float32))
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode, from the seed or from the environment's own stream."""
-        self._shown, _ = self._env.reset(seed=None if seed is None else seed % 2**32)
+        result = self._env.reset(seed=None if seed is None else seed % 2**32)
+        with _mismatches():
+            self._shown = pair(result)
 
     def step(self, action: NDArray[np.float64]) -> tuple[float, bool, bool]:
         """One step of the environment; `terminated` and `truncated` as it says."""
         shaped = action.reshape(self._space.shape).astype(self._space.dtype)
-        self._shown, reward, terminated, truncated, _ = self._env.step(shaped)
-        return float(reward), bool(terminated), bool(truncated)
+        result = self._env.step(shaped)
+        with _mismatches():
+            self._shown, reward, terminated, truncated = five(result)
+            return number(reward, "reward"), flag(terminated, "terminated"), flag(truncated, "truncated")
 
     def observe(self, out: NDArray[np.float32]) -> None:
-        """The observation, flattened."""
-        out[:] = self._flatten(self._env.observation_space, self._shown)
-
-    def render(self, size: int) -> NDArray[np.uint8]:
-        """The environment's own picture, resized to a square.
+        """The observation, flattened.
 
         Raises:
-            UserError: it has no `rgb_array` picture, or a package or OpenGL is missing.
+            Mismatch: it is not of its space's parts and shapes.
         """
-        if self._env.render_mode != "rgb_array":
-            raise UserError(f"task {self.name} has no rgb_array picture; use observation.kind=state")
+        with _mismatches():
+            vector = self.layout.flatten(self._shown)
+            if vector.size != self.size:
+                raise ValueError(f"the observation is {vector.shape[0]} observations")
+            out[:] = vector.reshape(-1)
+
+    def render(self, size: int) -> NDArray[np.uint8]:
+        """The picture it observes, or else the one it draws, resized to a square.
+
+        Raises:
+            UserError: it has no picture that can be used, or a package or OpenGL is missing.
+        """
+        name, form = self._observed.picture, self._observed.form
         try:
-            image = self._env.render()
+            if name is not None and form is not None:
+                return square(form.rgb(self.layout.part(self._shown, name)), size)
+            return square(rgb(np.asarray(self._draw())), size)
+        except ValueError as error:
+            raise UserError(f"task {self.name} has a picture that cannot be used: {error}") from error
+
+    def _draw(self) -> object:
+        if self._env.render_mode != "rgb_array":
+            raise UserError(f"task {self.name} has no rgb_array picture{self._undrawn}; use observation.kind=state")
+        try:
+            self._take_context()
+            return self._env.render()
         except Exception as error:
-            raise UserError(f"task {self.name} cannot be drawn: {error}") from error
-        planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        resized = interpolate(planes, (size, size), mode="bilinear", antialias=True)
-        small: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
-        return small
+            reason = gl.rendering_problem() if MUJOCO_VIEWERS in sys.modules else None
+            raise UserError(f"task {self.name} cannot be drawn: {reason or error}") from error
+
+    def _viewer(self) -> Any:
+        """Gymnasium's own MuJoCo viewer, where there is one."""
+        env = self._env.unwrapped
+        if MUJOCO_VIEWERS in sys.modules and isinstance(env, _DrawsWithMuJoCo):
+            return env.mujoco_renderer.viewer
+        return None
+
+    def _take_context(self) -> None:
+        # A viewer draws into whatever context is current: after another environment was made, into that one's, and
+        # after it was closed, into none, which is black.
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.make_context_current()
 
     def close(self) -> None:
         """Close the environment and its renderer."""
-        self._env.close()
+        viewer = self._viewer()
+        try:
+            if viewer is not None:  # its textures go with its own context; Gymnasium frees them in any
+                viewer.make_context_current()
+                viewer.con.free()
+        finally:
+            self._env.close()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lightning_wm import registry
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
-from lightning_wm.errors import UserError
+from lightning_wm.envs.layout import ObservationLayout, Part
+from lightning_wm.errors import UserError, similar
 
 LARGEST_BOUND = 1e6
-KINDS = ("state", "pixels", "both")
-QUALITIES = ("fast", "standard")
 
 
 class Simulator(Protocol):
@@ -48,7 +46,43 @@ class Simulator(Protocol):
         """Free native memory; the simulator is not used afterwards."""
 
 
-def bounds(task: str, low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@runtime_checkable
+class NamesParts(Protocol):
+    """A simulator whose own observation has parts with names."""
+
+    layout: ObservationLayout
+
+
+@runtime_checkable
+class TriesOut(Protocol):
+    """A simulator that looks at what it plays with before a run does."""
+
+    def try_out(self) -> None:
+        """Play a step; raises UserError where what comes back cannot be used."""
+
+
+@runtime_checkable
+class EndsByTime(Protocol):
+    """A simulator that knows how long its episodes are at most."""
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Env steps after which an episode is truncated; None where none is."""
+
+
+def limit_of(simulator: Simulator) -> int | None:
+    """Env steps after which a simulator ends every episode; None where it does not, or does not say."""
+    return simulator.episode_limit if isinstance(simulator, EndsByTime) else None
+
+
+def layout_of(simulator: Simulator) -> ObservationLayout:
+    """The parts of a simulator's state vector; one part where it does not name them."""
+    if isinstance(simulator, NamesParts):
+        return simulator.layout
+    return ObservationLayout(Part((simulator.size,)))
+
+
+def bounds(task: str, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Action bounds as flat float64 arrays `[A]`.
 
     Raises:
@@ -66,29 +100,18 @@ def bounds(task: str, low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` with up to three near names, or nothing."""
-    near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    near = similar(name, known, 3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def check(task: TaskConfig, observation: ObservationConfig, environments: int) -> None:
-    """Refuse settings that no simulator can have.
+def check(environments: int) -> None:
+    """Refuse a number of environments that cannot be.
 
     Raises:
-        UserError: with every fault at once.
+        UserError: it is not positive.
     """
-    faults = [
-        (environments < 1, f"environments is {environments}, expected 1 or more"),
-        (task.action_repeat < 1, f"task.action_repeat is {task.action_repeat}, expected 1 or more"),
-        (observation.kind not in KINDS, f"observation.kind is {observation.kind!r}, expected {', '.join(KINDS)}"),
-        (
-            observation.render.quality not in QUALITIES,
-            f"observation.render.quality is {observation.render.quality!r}, expected {', '.join(QUALITIES)}",
-        ),
-        (observation.render.size < 1, f"observation.render.size is {observation.render.size}, expected 1 or more"),
-    ]
-    wrong = [text for fault, text in faults if fault]
-    if wrong:
-        raise UserError("\n".join(wrong))
+    if environments < 1:
+        raise UserError(f"environments is {environments}, expected 1 or more")
 
 
 def build(task: TaskConfig, observation: ObservationConfig) -> Simulator:
@@ -97,12 +120,6 @@ def build(task: TaskConfig, observation: ObservationConfig) -> Simulator:
     Raises:
         UserError: no such prefix, or the simulator refuses the task.
     """
-    prefix, slash, name = task.name.partition("/")
-    if not slash or not name:
-        from lightning_wm.envs.dmc import task_names
-
-        raise UserError(
-            f"task.name is {task.name!r}, expected dmc/<task> or gym/<id>{nearest('dmc/' + task.name, task_names())}"
-        )
+    prefix, _, name = task.name.partition("/")
     simulator: Simulator = registry.lookup("environment", prefix)(name, observation)
     return simulator

@@ -15,6 +15,8 @@ from lightning_wm import rng
 from lightning_wm.inspection.decision import Decision, reach
 from lightning_wm.inspection.future import Future, happened
 from lightning_wm.inspection.landscape import Landscape, survey
+from lightning_wm.playing.actor import WorldModelActor
+from lightning_wm.protocols import Actor
 
 __all__ = ["Inspection", "inspect"]
 
@@ -32,7 +34,7 @@ class Inspection:
         return {**self.decision.as_json(), **self.landscape.as_json(), **self.future.as_json()}
 
 
-def inspect(env: EnvBase, actor: Any, model: Any, seed: int, step: int) -> Inspection:
+def inspect(env: EnvBase, actor: Actor, model: object, seed: int, step: int) -> Inspection:
     """Play an episode up to a decision, and look at that decision.
 
     Args:
@@ -47,5 +49,6 @@ def inspect(env: EnvBase, actor: Any, model: Any, seed: int, step: int) -> Inspe
     """
     with torch.no_grad():
         decision = reach(env, actor, seed, step)
+        assert isinstance(actor, WorldModelActor)  # others have been refused
         generator = rng.generator(actor.seed, "planner", 0, 0, decision.number, 1)  # the planner's own has no last one
         return Inspection(decision, survey(decision, generator), happened(env, model, decision))

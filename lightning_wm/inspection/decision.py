@@ -14,6 +14,8 @@ from lightning_wm.errors import UserError
 from lightning_wm.planning.base import BasePlanner
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.trace import Scored, Trace
+from lightning_wm.playing.actor import WorldModelActor
+from lightning_wm.protocols import Actor
 
 
 @dataclass(frozen=True)
@@ -49,37 +51,40 @@ class Decision:
             "decision": self.number,
             "plan": self.plan.tolist(),
             "score": plain(self.score),
-            "scores": [[plain(value) for value in one.score[0].tolist()] for one in self.scored],
+            "scores": [plain(scoring.score[0]) for scoring in self.scored],
         }
 
 
-def plain(value: float) -> float | None:
-    """A finite number, or None."""
+def plain(value: float | Tensor | list[Any]) -> Any:
+    """A number as it is where it is finite, else None; of a tensor or a list every entry."""
+    if isinstance(value, Tensor | list):
+        return [plain(entry) for entry in (value.tolist() if isinstance(value, Tensor) else value)]
     return value if abs(value) < float("inf") else None
 
 
-def reach(env: EnvBase, actor: Any, seed: int, step: int) -> Decision:
+def reach(env: EnvBase, actor: Actor, seed: int, step: int) -> Decision:
     """Play the episode of a seed up to a decision and make it.
 
     Raises:
         UserError: the episode ends before, or nothing is planned in it.
     """
-    planner = getattr(actor, "planner", None)
+    planner = actor.planner if isinstance(actor, WorldModelActor) else None
     if not isinstance(planner, BasePlanner):
         raise UserError(
             f"inspect={step}: there is nothing to see where no planner of lightning_wm searches; type planner=grad_mpc"
         )
-    number = step - step % int(getattr(planner.config, "replan", 1))
+    number = step - step % planner.config.replan
     seen = _play(env, actor, seed, number)
     planner.trace = trace = Trace()
     actor.act(seen)
     planner.trace = None
     assert trace.search is not None
+    assert actor.plan is not None
     executed, score = actor.plan["actions"][0], float(actor.plan["stats", "score_best"][0])
     return Decision(seed, number, seen, executed, score, trace.scored, trace.search.probe())
 
 
-def _play(env: EnvBase, actor: Any, seed: int, step: int) -> TensorDictBase:
+def _play(env: EnvBase, actor: Actor, seed: int, step: int) -> TensorDictBase:
     seen: TensorDictBase = env.reset(seeds=[seed])
     actor.reset()
     actor.episode = 0

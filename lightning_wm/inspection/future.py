@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from lightning_wm.data.schema import OBSERVATIONS
 from lightning_wm.inspection.decision import Decision, plain
 from lightning_wm.planning.objective import imagine
-from lightning_wm.playing.play import OBSERVATIONS
 from lightning_wm.protocols import Decodes
 
 
@@ -33,7 +34,7 @@ class Future:
         """The future in numbers; pictures only by their mean squared error."""
         steps = len(self.rewards)
         vectors = {
-            side: [[plain(value) for value in row] for row in values["observation"].tolist()]
+            side: plain(values["observation"])
             for side, values in (("imagined", self.imagined), ("real", self.real))
             if "observation" in values
         }
@@ -43,17 +44,17 @@ class Future:
         }
         return {
             "reward": {
-                "predicted": [plain(value) for value in self.predicted.tolist()],
+                "predicted": plain(self.predicted),
                 "real": self.rewards.tolist(),
                 "predicted_sum": plain(float(self.predicted[:steps].sum())),
                 "real_sum": float(self.rewards.sum()),
             },
             "observation": vectors,
-            "observation_error": {name: [plain(one) for one in error.tolist()] for name, error in errors.items()},
+            "observation_error": {name: plain(error) for name, error in errors.items()},
         }
 
 
-def happened(env: EnvBase, model: Any, decision: Decision) -> Future:
+def happened(env: EnvBase, model: object, decision: Decision) -> Future:
     """Imagine the executed plan, then execute it in open loop from where the environment stands.
 
     Args:
@@ -76,10 +77,10 @@ def happened(env: EnvBase, model: Any, decision: Decision) -> Future:
         if bool(td["done"].any()):
             break
         td = td.exclude("reward")
-    real = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
+    real = {name: torch.cat([shown[name] for shown in seen]) for name in seen[0]}
     return Future(imagined, real, search.problem.reward(after).flatten().cpu(), torch.cat(rewards))
 
 
-def _seen(td: Any) -> dict[str, Tensor]:
+def _seen(td: TensorDictBase) -> dict[str, Tensor]:
     """Observations `[1, ...]` in the units of the model's decoder."""
     return {name: td[name].float() / (255.0 if name == "pixels" else 1.0) for name in OBSERVATIONS if name in td}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_wm.errors import UserError
 from lightning_wm.inspection.decision import Decision, plain
-from lightning_wm.planning.search import Search
+from lightning_wm.planning.search import Search, check_differentiable
 
 POINTS = 25
 """Of a cut, along each direction; odd, so that the plan is one of them."""
@@ -31,8 +31,7 @@ class Cut:
 
     def as_json(self) -> dict[str, Any]:
         """The cut in numbers."""
-        scores = [[plain(value) for value in row] for row in self.scores.tolist()]
-        return {"directions": self.directions.tolist(), "axis": self.axis.tolist(), "scores": scores}
+        return {"directions": self.directions.tolist(), "axis": self.axis.tolist(), "scores": plain(self.scores)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Landscape:
 
     def as_json(self) -> dict[str, Any]:
         """The landscape in numbers."""
-        norms = [None if one is None else one.norm(dim=1).tolist() for one in (self.gradient_start, self.gradient_end)]
+        norms = [None if g is None else g.norm(dim=1).tolist() for g in (self.gradient_start, self.gradient_end)]
         return {
             "gradient_norm": {"start": norms[0], "end": norms[1]},
             "slices": {"random": self.random.as_json(), "leading": self.leading.as_json()},
@@ -67,6 +66,7 @@ def survey(decision: Decision, generator: torch.Generator) -> Landscape:
     drawn = torch.randn(2, *plan.shape, generator=generator).to(plan)
     random = cut(search, plan, orthogonal(drawn))
     try:
+        check_differentiable(search.problem, search.state)  # a penalty's gradient would hide that the reward has none
         start, end = gradients(search, torch.stack([decision.start(), plan]))
         values, vectors = hessian(search, plan)
     except UserError:  # a model without gradients can be looked at too
@@ -100,7 +100,7 @@ def hessian(search: Search, plan: Tensor) -> tuple[Tensor, Tensor]:
 
 def spread(decision: Decision) -> Tensor:
     """The principal directions `[2, H, A]` of the last scoring's candidates; the first two actions without any."""
-    plan, wide = decision.plan, [one.actions[0] for one in decision.scored if one.actions.shape[1] > 2]
+    plan, wide = decision.plan, [scoring.actions[0] for scoring in decision.scored if scoring.actions.shape[1] > 2]
     if not wide:
         return orthogonal(torch.eye(max(2, plan.numel()))[:2, : plan.numel()].reshape(2, *plan.shape).to(plan))
     candidates = wide[-1].flatten(1)  # N, H*A
@@ -116,9 +116,9 @@ def orthogonal(directions: Tensor) -> Tensor:
     if flat.shape[1] == 1:
         second = torch.zeros_like(first)
     # The largest entry, sign included, so that a direction does not depend on the sign that a solver gave it.
-    peaks = [one[one.abs().argmax()] for one in (first, second)]
-    scaled = [one / peak if peak else one for one, peak in zip((first, second), peaks, strict=True)]
-    return torch.stack(scaled).view(2, *directions.shape[1:])
+    pair = torch.stack([first, second])
+    peaks = pair.gather(1, pair.abs().argmax(1, keepdim=True))
+    return (pair / torch.where(peaks == 0, 1.0, peaks)).view(2, *directions.shape[1:])
 
 
 def cut(search: Search, plan: Tensor, directions: Tensor) -> Cut:

@@ -17,7 +17,7 @@ from lightning_wm.inspection.decision import Decision
 from lightning_wm.inspection.future import Future
 from lightning_wm.inspection.landscape import Cut, Landscape
 from lightning_wm.planning.trace import Scored
-from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.disk import write_atomically
 
 LINES = 32
 """Candidates up to which each has a line; more are shown by their quantiles."""
@@ -33,8 +33,8 @@ def draw(inspection: Inspection, picture: Path, title: str) -> None:
     rows = [4.0, *([2.6] if "pixels" in future.real else []), *([2.6] if "observation" in future.real else [])]
     figure = Figure(figsize=(15, 3.4 + sum(rows)), layout="constrained")
     figure.suptitle(title)
-    made: Any = figure.subfigures(1 + len(rows), 1, height_ratios=[3.4, *rows])
-    parts: list[SubFigure] = list(made)
+    grid = figure.subfigures(1 + len(rows), 1, squeeze=False, height_ratios=[3.4, *rows])
+    parts: list[SubFigure] = list(grid[:, 0])
     top = parts[0].subplots(1, 4, width_ratios=[1.5, 1, 1, 1])
     _scores(top[0], decision)
     _steps(top[1], decision.plan, "executed plan", "action")
@@ -59,7 +59,7 @@ def _scores(axis: Axes, decision: Decision) -> None:
     if len(scored) > 1 and scored[-1].score.shape[1] == 1 < scored[-2].score.shape[1]:
         scored = scored[:-1]  # the executed mean, which has its own line
     for first, last in _runs(scored):
-        values = np.stack([_shown(one.score[0]) for one in scored[first:last]])  # I, N
+        values = np.stack([_shown(scoring.score[0]) for scoring in scored[first:last]])  # I, N
         x = np.arange(first, last)
         if values.shape[1] <= LINES:
             axis.plot(x, values, ".-" if scored[first].climbed else ".", color="tab:blue", alpha=0.5, linewidth=1)
@@ -74,7 +74,7 @@ def _scores(axis: Axes, decision: Decision) -> None:
         axis.plot(x, np.nanmax(values, axis=1), ".-", color="tab:green", label="best")
     if np.isfinite(decision.score):
         axis.axhline(decision.score, color="tab:red", linestyle="--", linewidth=1, label="executed")
-    number = "" if not scored else f" ({', '.join(dict.fromkeys(str(one.score.shape[1]) for one in scored))})"
+    number = "" if not scored else f" ({', '.join(dict.fromkeys(str(scoring.score.shape[1]) for scoring in scored))})"
     _label(axis, f"scores of the candidates{number}", "iteration", "predicted score")
 
 
@@ -133,7 +133,7 @@ def _cut(axis: Axes, decision: Decision, cut: Cut, title: str) -> None:
         axis.figure.colorbar(shades, ax=axis)
         if np.isfinite(scores).all() and scores.max() > scores.min():
             axis.contour(x, x, scores, levels=8, colors="white", linewidths=0.5)
-    last = [one.actions[0] for one in decision.scored if one.actions.shape[1] > 1][-1:]
+    last = [scoring.actions[0] for scoring in decision.scored if scoring.actions.shape[1] > 1][-1:]
     for candidates in last:
         shadow = _project(candidates - decision.plan, cut.directions).cpu()
         inside = shadow[(shadow.abs() <= 1).all(1)][:200]
@@ -168,7 +168,7 @@ def _frames(part: SubFigure, future: Future) -> None:
                   fontsize="medium")  # fmt: skip
     real, imagined = future.real["pixels"], future.imagined.get("pixels")
     steps = np.unique(np.linspace(0, len(real) - 1, FRAMES).round().astype(int)).tolist()
-    sides = [one for one in (imagined, real) if one is not None]
+    sides = [pixels for pixels in (imagined, real) if pixels is not None]
     grid = np.reshape(part.subplots(len(sides), len(steps)), (len(sides), len(steps)))
     for axes, pixels in zip(grid, sides, strict=True):
         for axis, step in zip(axes, steps, strict=True):

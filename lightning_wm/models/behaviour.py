@@ -3,95 +3,79 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torchrl.modules import TanhNormal
 
+from lightning_wm.config.fields import Count, Positive, Weight, settings
+from lightning_wm.models.config import Activation
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.heads import TwoHotHead
-from lightning_wm.models.networks import ACTIVATIONS, mlp
-
-DISTRIBUTIONS = ("clipped_normal", "tanh_normal")
+from lightning_wm.models.networks import mlp
 
 
-@dataclass(frozen=True)
+@settings("agent.actor")
 class ActorConfig:
     """The policy's network and distribution."""
 
-    units: int = 128
+    units: Count = 128
     """Width of the hidden layers."""
-    layers: int = 2
+    layers: Count = 2
     """Hidden layers."""
-    activation: str = "silu"
+    activation: Activation = "silu"
     """`elu`, `relu` or `silu`."""
     norm: bool = True
     """LayerNorm after each hidden layer."""
-    distribution: str = "clipped_normal"
+    distribution: Literal["clipped_normal", "tanh_normal"] = "clipped_normal"
     """`clipped_normal`: Normal(tanh(mean), std), clipped to the bounds with the gradient passed straight through
     (arXiv:2301.04104); `tanh_normal`: tanh of a Normal whose mean is 5 tanh(mean / 5) (arXiv:1912.01603)."""
-    min_std: float = 0.1
+    min_std: Positive = 0.1
     """Smallest standard deviation, before the bound."""
-    max_std: float = 1.0
+    max_std: Positive = 1.0
     """Largest standard deviation, before the bound."""
 
     def __post_init__(self) -> None:
-        for name in ("units", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"agent.actor.{name}={getattr(self, name)}: expected at least 1")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"agent.actor.activation={self.activation}: expected one of {', '.join(ACTIVATIONS)}")
-        if self.distribution not in DISTRIBUTIONS:
-            known = ", ".join(DISTRIBUTIONS)
-            raise ValueError(f"agent.actor.distribution={self.distribution}: expected one of {known}")
-        if not 0 < self.min_std < self.max_std:
+        if self.min_std >= self.max_std:
             raise ValueError(
                 f"agent.actor.min_std={self.min_std}, max_std={self.max_std}: expected 0 < min_std < max_std"
             )
 
 
-@dataclass(frozen=True)
+def _odd(bins: int) -> int:
+    if bins % 2 == 0:
+        raise ValueError("an even number")
+    return bins
+
+
+@settings("agent.critic")
 class CriticConfig:
     """The critics' networks and targets."""
 
-    units: int = 128
+    units: Count = 128
     """Width of the hidden layers."""
-    layers: int = 2
+    layers: Count = 2
     """Hidden layers."""
-    activation: str = "silu"
+    activation: Activation = "silu"
     """`elu`, `relu` or `silu`."""
     norm: bool = True
     """LayerNorm after each hidden layer."""
-    members: int = 1
+    members: Count = 1
     """K: critics that are initialised differently and learn from the same targets; their mean is the value."""
-    bins: int = 101
+    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(_odd)] = 101
     """Bins of the two-hot code, even in symlog space."""
-    bin_limit: float = 8.0
+    bin_limit: Positive = 8.0
     """Outermost bins in symlog units: values within symexp of this."""
-    decay: float = 0.98
+    decay: Annotated[float, Field(ge=0, lt=1, description="a factor in [0, 1)")] = 0.98
     """Of the slow copy, an exponential moving average of the critics' weights."""
-    bootstrap: str = "slow"
+    bootstrap: Annotated[Literal["slow", "online"], Field(description="slow or online")] = "slow"
     """Whose values the lambda-returns end in: `slow` copy or `online` critics."""
-    regulariser: float = 0.0
+    regulariser: Weight = 0.0
     """Weight of the cross-entropy to the slow copy's values (arXiv:2301.04104 uses 1 with `online`)."""
-
-    def __post_init__(self) -> None:
-        for name in ("units", "layers", "members"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"agent.critic.{name}={getattr(self, name)}: expected at least 1")
-        if self.bins < 3 or self.bins % 2 == 0:
-            raise ValueError(f"agent.critic.bins={self.bins}: expected an odd number of at least 3")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"agent.critic.activation={self.activation}: expected one of {', '.join(ACTIVATIONS)}")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"agent.critic.decay={self.decay}: expected a factor in [0, 1)")
-        if self.bootstrap not in ("slow", "online"):
-            raise ValueError(f"agent.critic.bootstrap={self.bootstrap}: expected slow or online")
-        if not self.regulariser >= 0:
-            raise ValueError(f"agent.critic.regulariser={self.regulariser}: expected a weight of at least 0")
 
 
 class PolicyHead(nn.Module):

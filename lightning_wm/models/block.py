@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_wm.models.config import check_sizes
+from lightning_wm.config.fields import Count, settings
+from lightning_wm.models.config import Activation, NormKind
 from lightning_wm.models.discrete import DiscreteConfig
 from lightning_wm.models.latents import Latent, Statistics
 from lightning_wm.models.networks import ACTIVATIONS, NORMS, mlp
@@ -18,22 +18,20 @@ from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("model")
 class BlockConfig(DiscreteConfig):
     """Sizes and loss weights of a categorical RSSM with a block GRU."""
 
     name: str = "block_rssm"
-    deter: int = 512
-    blocks: int = 8
+    deter: Count = 512
+    blocks: Count = 8
     """Parts that the deterministic state's weights are block-diagonal in; a divisor of `deter`."""
-    prior_layers: int = 2
+    prior_layers: Count = 2
     """Hidden layers of the prior."""
-    activation: str = "silu"
-    norm_kind: str = "rms"
+    activation: Activation = "silu"
+    norm_kind: NormKind = "rms"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(self, ("blocks", "prior_layers"))
         if self.deter % self.blocks:
             raise ValueError(f"model.deter={self.deter}, model.blocks={self.blocks}: expected a multiple of the blocks")
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from lightning_wm.models.config import ModelConfig, check_sizes
+from pydantic import Field
+
+from lightning_wm.config.fields import Count, Weight, settings
+from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.latents import Categorical
 from lightning_wm.models.rssm import RSSM
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("model")
 class DiscreteConfig(ModelConfig):
     """Sizes and loss weights of an RSSM whose stochastic state is categorical."""
 
     name: str = "discrete_rssm"
-    stoch: int = 32
+    stoch: Count = 32
     """S: number of categorical variables."""
-    classes: int = 16
+    classes: Annotated[int, Field(ge=2)] = 16
     """K: classes of each; the stochastic state is S*K wide."""
-    uniform: float = 0.01
+    uniform: Annotated[float, Field(gt=0, lt=1, description="a share between 0 and 1")] = 0.01
     """Share of the uniform distribution in every categorical."""
-    kl_dynamics: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_sizes(self, ("stoch",))
-        check_sizes(self, ("classes",), least=2)
-        super().__post_init__()
-        if not 0 < self.uniform < 1:
-            raise ValueError(f"model.uniform={self.uniform}: expected a share between 0 and 1")
+    kl_dynamics: Weight = 1.0
 
     @property
     def latent(self) -> Categorical:

@@ -10,7 +10,6 @@ Observation, reward and the chance to go on are read from (h_t, s_t). `fast/` ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -19,8 +18,9 @@ import torch.nn.functional as F
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.models import losses
-from lightning_wm.models.config import ModelConfig, check_sizes
+from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.encoders import Scaling, embedding, pixel_encoder
 from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.fast import gru as fast
@@ -33,21 +33,15 @@ from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("model")
 class RSSMConfig(ModelConfig):
     """Sizes and loss weights of a Gaussian RSSM."""
 
     name: str = "rssm"
-    stoch: int = 30
+    stoch: Count = 30
     """S: width of the stochastic state."""
-    min_std: float = 0.1
+    min_std: Positive = 0.1
     """Floor of the latent's standard deviation."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, ("stoch",))
-        super().__post_init__()
-        if self.min_std <= 0:
-            raise ValueError(f"model.min_std={self.min_std}: expected a positive number")
 
     @property
     def latent(self) -> Gaussian:
@@ -135,6 +129,7 @@ class RSSM(nn.Module):
         self.unroll = partial(fast.unroll, self) if whole else None
         self.follow = partial(fast.follow, self) if whole else None
         self.disagreement = self._disagreement if self.ensemble is not None else None
+        self.predicts_termination = c.continue_head
 
     # ---- the three distributions
 

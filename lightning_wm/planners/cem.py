@@ -5,45 +5,28 @@ a^j ~ N(mean, std^2), clamped;  K elites by score;  mean, std <- of the elites; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planning.base import RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planning.checks import check_positive, check_range
-from lightning_wm.planning.gaussian import cross_entropy
+from lightning_wm.config.fields import Positive, Weight, settings
+from lightning_wm.planning.base import BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import SamplerConfig, cross_entropy
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose, safe
-from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
-class CEMConfig(PlannerConfig):
+@settings("planner")
+class CEMConfig(SamplerConfig):
     """The cross-entropy method."""
 
     name: str = "cem"
-    iterations: int = 10
-    """Times that the distribution is fitted to the elites."""
-    candidates: int = 1000
-    """N: action sequences drawn in each iteration."""
-    elites: int = 100
-    """K: best candidates that the distribution is fitted to."""
-    execute: str = "mean"
-    """`mean` of the fitted distribution, `best` candidate seen, or `sample`, one of the last elites."""
+    execute: Literal["best", "mean", "sample"] = "mean"
     warm_start: bool = False
     """Start the mean from the previous plan, moved on in time; PlaNet does not."""
-    init_std: float = 1.0
-    """Standard deviation of the first iteration."""
-    min_std: float = 1e-6
+    init_std: Positive = 1.0
+    min_std: Weight = 1e-6
     """The standard deviation's floor; PlaNet has none, this one only keeps numbers apart."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_positive(self, "init_std")
-        check_range(self, min_std=0)
 
 
 @register("planner", "cem")
@@ -53,17 +36,6 @@ class CEM(BasePlanner):
     Config = CEMConfig
     config: CEMConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Fit, then execute what `execute` says."""
-        c = self.config
-        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        mean, warm = valid_rows(memory, "actions", zeros)
-        std = torch.full_like(mean, c.init_std)
-        fitted = cross_entropy(search, mean, std, c.iterations, c.candidates, c.elites, c.min_std, warm)
-        plan, plan_score = fitted.best, fitted.best_score
-        if c.execute == "mean":
-            plan, plan_score = safe(search, fitted.mean, plan, plan_score)
-        elif c.execute == "sample":
-            plan, plan_score = choose(search, fitted.candidates, fitted.score, "sample", c.elites)
-        origin = torch.full(fitted.score.shape, RANDOM, device=mean.device)
-        return Found(fitted.candidates, fitted.score, origin, plan, plan_score, fitted.first, {"actions": fitted.mean})
+        return cross_entropy(search, memory, self.config).result(search, self.config.execute)

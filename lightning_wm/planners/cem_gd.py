@@ -6,57 +6,40 @@ them on a large first search and one candidate later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planning.ascent import BOUNDS, Ascent, ascend
-from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, Found, pick, valid_rows
-from lightning_wm.planning.checks import check_choice, check_positive, check_range
-from lightning_wm.planning.gaussian import cross_entropy
+from lightning_wm.config.fields import Count, Positive, settings
+from lightning_wm.planning.ascent import Ascent, ascend
+from lightning_wm.planning.base import FITTED, RANDOM, BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import SamplerConfig, cross_entropy
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose
-from lightning_wm.planning.settings import PlannerConfig
+from lightning_wm.planning.selection import choose, pick
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
-class CEMGDConfig(PlannerConfig):
+@settings("planner")
+class CEMGDConfig(SamplerConfig):
     """A short cross-entropy search whose best candidates then climb the gradient."""
 
     name: str = "cem_gd"
-    iterations: int = 3
-    """Times that the distribution is fitted to the elites."""
-    candidates: int = 100
-    """N: action sequences drawn in each iteration."""
-    elites: int = 10
-    """K: best candidates that the distribution is fitted to."""
-    climbers: int = 4
+    iterations: Count = 3
+    candidates: Count = 100
+    elites: Count = 10
+    climbers: Count = 4
     """Candidates that climb: the fitted mean and the best of the last iteration."""
-    steps: int = 5
+    steps: Count = 5
     """Gradient steps."""
-    execute: str = "best"
+    execute: Literal["best", "mean", "sample"] = "best"
     """`best` climber, `mean` of the climbers or `sample`, one of them."""
-    warm_start: bool = True
-    """Start the mean from the previous plan, moved on in time."""
-    init_std: float = 0.5
-    """Standard deviation of the first iteration."""
-    min_std: float = 1e-6
-    """The standard deviation's floor."""
-    step_size: float = 0.1
+    step_size: Positive = 0.1
     """Of the first gradient step (Adam)."""
-    decay: float = 1.0
+    decay: Positive = 1.0
     """The last step's size as a share of the first's."""
-    bound: str = "tanh"
+    bound: Literal["tanh", "clip"] = "tanh"
     """How actions stay in [-1, 1] while they climb: `tanh` or `clip` (projection)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_choice("bound", self.bound, BOUNDS)
-        check_positive(self, "init_std", "step_size", "decay", "climbers", "steps")
-        check_range(self, min_std=0)
 
 
 @register("planner", "cem_gd")
@@ -67,17 +50,14 @@ class CEMGD(BasePlanner):
     config: CEMGDConfig
     differentiates = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""
         c = self.config
-        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        mean, warm = valid_rows(memory, "actions", zeros)
-        std = torch.full_like(mean, c.init_std)
-        fitted = cross_entropy(search, mean, std, c.iterations, c.candidates, c.elites, c.min_std, warm)
+        fitted = cross_entropy(search, memory, c)
         number = min(c.climbers, c.candidates)
         climbers = pick(fitted.candidates, fitted.score.topk(number, dim=1).indices)
         climbers = torch.cat([fitted.mean[:, None], fitted.best[:, None], climbers], 1)[:, : max(2, number)]
-        origin = torch.full(climbers.shape[:2], RANDOM, device=mean.device)
+        origin = torch.full(climbers.shape[:2], RANDOM, device=climbers.device)
         origin[:, 0] = FITTED
         how = Ascent(c.steps, c.step_size, c.decay, bound=c.bound)
         climbers, score, _ = ascend(search, climbers, how)
@@ -85,4 +65,4 @@ class CEMGD(BasePlanner):
         climbers[:, 1] = torch.where(better[:, None, None], fitted.best, climbers[:, 1])
         score[:, 1] = torch.where(better, fitted.best_score, score[:, 1])
         plan, plan_score = choose(search, climbers, score, c.execute, climbers.shape[1])
-        return Found(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})
+        return SearchResult(climbers, score, origin, plan, plan_score, fitted.first, {"actions": plan})

@@ -1,7 +1,8 @@
 """Collocation: states and actions are optimised together, the dynamics are a soft constraint.
 
     maximise over s, a   score(s, a) - penalty * sum_k |f(stop(s_k), a_k) - s_{k+1}|^2       all steps at once
-    s <- s + noise;  every few iterations the actions climb their real rollout, and s is set to it
+    s <- s + noise, where the model moves s at all;  every few iterations the actions climb their real rollout, and
+    s is set to it
 
 After GRASP (arXiv:2602.00475: the stopped gradient, the noise on states, the synchronisation) and LatCo
 (arXiv:2106.13229: rewards of latent states instead of a goal). Deviations: candidates side by side; Adam on states and
@@ -11,17 +12,18 @@ one that was ever judged is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm import rng
+from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.ascent import BOUNDS, Adam, Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planning.checks import check_choice, check_positive, check_range
+from lightning_wm.planning.ascent import Adam, Ascent, ascend
+from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose
@@ -30,44 +32,37 @@ from lightning_wm.protocols import State
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class CollocationConfig(PlannerConfig):
     """States and actions optimised together."""
 
     name: str = "collocation"
-    iterations: int = 20
+    iterations: Count = 20
     """Steps on states and actions together; each is one call of the model for all steps of all candidates."""
-    candidates: int = 8
+    candidates: Count = 8
     """N: trajectories that are improved side by side."""
-    elites: int = 3
+    elites: Count = 3
     """Best candidates that `execute: mean` averages and `sample` draws from."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the starts, before the bound."""
-    synchronise: int = 10
+    synchronise: Count = 10
     """Iterations after which states are set to the rollout of the actions."""
-    climbs: int = 5
+    climbs: Count = 5
     """Gradient steps through that rollout before."""
-    step_size: float = 0.1
+    step_size: Positive = 0.1
     """Of the actions' steps (Adam), before the bound."""
-    state_step: float = 0.05
+    state_step: Positive = 0.05
     """Of the states' steps (Adam)."""
-    state_noise: float = 0.05
+    state_noise: Weight = 0.05
     """Standard deviation of the noise on the states in the first iteration; it falls to 0 at the last."""
-    penalty: float = 1.0
+    penalty: Weight = 1.0
     """Weight of the squared distance between a state and what the model makes of the one before."""
     through_states: bool = False
     """Take the penalty's gradient through the state that the model is called with too, as LatCo does."""
-    bound: str = "tanh"
+    bound: Literal["tanh", "clip"] = "tanh"
     """How actions stay in [-1, 1]: `tanh` or `clip` (projection)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_choice("bound", self.bound, BOUNDS)
-        check_positive(self, "init_std", "synchronise", "climbs", "step_size", "state_step")
-        check_range(self, state_noise=0, penalty=0)
 
 
 @register("planner", "collocation")
@@ -78,7 +73,7 @@ class Collocation(BasePlanner):
     config: CollocationConfig
     differentiates = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Relax, synchronise, again; choose among what was judged by rollouts."""
         c, how = self.config, Ascent(self.config.climbs, self.config.step_size, bound=self.config.bound)
         drawn = starts.noise(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
@@ -95,13 +90,14 @@ class Collocation(BasePlanner):
             best = torch.where(better[:, :, None, None], current, best)
             best_score = torch.where(better, current_score, best_score)
         plan, plan_score = choose(search, best, best_score, c.execute, min(c.elites, c.candidates))
-        return Found(best, best_score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+        return SearchResult(best, best_score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def _relax(self, search: Search, actions: Tensor, how: Ascent, iterations: range) -> Tensor:
         """Actions `[E, N, H, A]` after steps on states and actions together, from the actions' rollout on."""
         c, rollout = self.config, search.unroll(actions)
         fixed = {name: value for name, value in rollout.items() if not value.is_floating_point()}
         names = [name for name in rollout if name not in fixed]
+        moving = [_moving(rollout[name], search.state[name]) for name in names]
         values = [how.free(actions), *(rollout[name] for name in names)]
         optimisers, sizes = [Adam(value) for value in values], [c.step_size, *[c.state_step] * len(names)]
         for iteration in iterations:
@@ -116,9 +112,10 @@ class Collocation(BasePlanner):
                 if gradient is None:
                     continue
                 step = optimisers[index].step(torch.where(gradient.isfinite(), gradient, 0.0))
-                values[index] = values[index] + sizes[index] * step
+                moved = values[index] + sizes[index] * step
                 if index and c.state_noise:
-                    values[index] = values[index] + c.state_noise * left * _noise(values[index], search)
+                    moved = moved + c.state_noise * left * _noise(moved, search)
+                values[index] = torch.where(moving[index - 1], moved, values[index]) if index else moved
             values[0] = how.project(values[0])
         return how.actions(values[0])
 
@@ -139,6 +136,17 @@ class Collocation(BasePlanner):
                 gap = after[name].view_as(value) - value
                 apart = apart + gap.square().transpose(0, 1).flatten(1).sum(1)
         return score(given, state, plans, noise) - self.config.penalty * apart
+
+
+def _moving(states: Tensor, start: Tensor) -> Tensor:
+    """Which entries of imagined states `[H, E*N, ...]` ever leave their start `[E, ...]`: bool, `[E*N, ...]`.
+
+    A goal or a mass that a state carries stays what it is: it is neither optimised nor disturbed.
+    """
+    environments = len(start)
+    apart = states.unflatten(1, (environments, -1)) != start[:, None]  # H, E, N, ...
+    moving: Tensor = apart.any(2).any(0).repeat_interleave(states.shape[1] // environments, 0)
+    return moving
 
 
 def _noise(states: Tensor, search: Search) -> Tensor:

@@ -12,54 +12,46 @@ it has seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, Found, valid_rows
-from lightning_wm.planning.checks import check_positive, check_range
-from lightning_wm.planning.compiled import CompiledScore
+from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult, valid_rows
+from lightning_wm.planning.compiled import compiled_score
 from lightning_wm.planning.search import Score, Search
 from lightning_wm.planning.selection import choose, third
 from lightning_wm.planning.settings import PlannerConfig
-from lightning_wm.protocols import Problem
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class GradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on action sequences."""
 
     name: str = "grad_mpc"
-    execute: str = "mean"
-    iterations: int = 25
-    step_size: float = 0.3
-    momentum: float = 0.9
-    candidates: int = 8
+    execute: Literal["best", "mean", "sample"] = "mean"
+    iterations: Count = 25
+    step_size: Positive = 0.3
+    momentum: Weight = 0.9
+    candidates: Count = 8
     """N: action sequences that are improved side by side."""
-    elites: int | None = None
+    elites: Count | None = None
     """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
     zero: bool = False
     """Start one candidate from zero actions."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the starts, before the bound."""
-    colour: float = 0.0
+    colour: Weight = 0.0
     """Exponent b of the starts' spectrum 1/f^b: 0 white, 1 pink, 2 red (smooth)."""
     compile: bool = False
     """Compile the score's gradient with torch.compile: minutes once per shape, seconds where it is in the cache."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        PlannerConfig.__post_init__(self)
-        Ascent.__post_init__(self)
-        check_positive(self, "init_std")
-        check_range(self, colour=0)
 
 
 @register("planner", "grad_mpc")
@@ -70,13 +62,9 @@ class GradMPC(BasePlanner):
     config: GradMPCConfig
     differentiates = True
 
-    def __init__(self, config: GradMPCConfig | None = None) -> None:
-        super().__init__(config)
-        self._score = CompiledScore() if self.config.compile else None
-
-    def scorer(self, problem: Problem) -> Score:
-        """The objective, compiled where that is asked for."""
-        return super().scorer(problem) if self._score is None else self._score
+    def scorer(self) -> Score:
+        """The objective, compiled where the settings say so."""
+        return compiled_score if self.config.compile else super().scorer()
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
         """Candidates `[E, N, H, A]` before the first step and their origins `[E, N]`."""
@@ -91,10 +79,10 @@ class GradMPC(BasePlanner):
             candidates, origin = starts.put(candidates, origin, -1, torch.zeros_like(previous), everywhere, ZERO)
         return candidates, origin
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw candidates, climb, choose."""
         c = self.config
         candidates, origin = self.starts(search, memory)
         candidates, score, first = ascend(search, candidates, c)
         plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
-        return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+        return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})

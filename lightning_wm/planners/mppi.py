@@ -9,54 +9,44 @@ executed action (exploration belongs to collecting, not to planning).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, pick, valid_rows
-from lightning_wm.planning.checks import check_positive, check_range
-from lightning_wm.planning.gaussian import fit, keep
+from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import draw, safe
-from lightning_wm.planning.settings import PlannerConfig
+from lightning_wm.planning.selection import draw_index, pick
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
-class MPPIConfig(PlannerConfig):
+@settings("planner")
+class MPPIConfig(SamplerConfig):
     """Model predictive path integral control."""
 
     name: str = "mppi"
-    horizon: int = 12
+    horizon: Count = 12
     """H: agent steps that are imagined; TD-MPC2's 3 needs `objective.terminal_value`."""
-    iterations: int = 6
-    """Times that the distribution is fitted."""
-    candidates: int = 512
+    iterations: Count = 6
+    candidates: Count = 512
     """N: action sequences in each iteration, those of the policy included."""
-    elites: int = 64
+    elites: Count = 64
     """K: best candidates that the distribution is fitted to."""
-    execute: str = "sample"
+    execute: Literal["best", "mean", "sample"] = "sample"
     """`sample`, an elite drawn by its weight; `best` candidate seen; `mean` of the fitted distribution."""
-    warm_start: bool = True
-    """Start the mean from the previous one, moved on in time."""
-    policy_candidates: int = 24
+    policy_candidates: Natural = 24
     """Candidates that are rollouts of the policy, where there is one."""
-    temperature: float = 0.5
+    temperature: Positive = 0.5
     """Factor on the score before the exponential: larger is greedier (TD-MPC2's name)."""
-    init_std: float = 2.0
+    init_std: Positive = 2.0
     """Standard deviation of the first iteration, and the largest of all."""
-    min_std: float = 0.05
-    """The standard deviation's floor."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_positive(self, "init_std", "temperature")
-        check_range(self, min_std=0, policy_candidates=0)
+    min_std: Weight = 0.05
 
 
 @register("planner", "mppi")
@@ -66,48 +56,38 @@ class MPPI(BasePlanner):
     Config = MPPIConfig
     config: MPPIConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw, score, weigh, fit, again."""
         c = self.config
-        zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        mean, warm = valid_rows(memory, "actions", zeros)
-        std = torch.full_like(mean, c.init_std)
-        best, best_score = mean, zeros.new_full(warm.shape, -torch.inf)
-        first, guided = best_score, self.guided(search)
-        for iteration in range(c.iterations):
-            candidates, origin = self.draw(search, mean, std, guided, warm & (iteration == 0))
-            score = search.score(candidates)
-            top, index = score.topk(c.elites, dim=1)
-            elites, weight = pick(candidates, index), weights(top, c.temperature)
-            mean, std = fit(elites, weight, mean, std)
-            std = std.clamp(c.min_std, c.init_std)
-            best, best_score = keep(best, best_score, elites[:, 0], top[:, 0])
-            first = top[:, 0] if iteration == 0 else first
-        plan, plan_score = best, best_score
-        if c.execute == "mean":
-            plan, plan_score = safe(search, mean, best, best_score)
-        elif c.execute == "sample":
-            chosen = draw(search, weight)[:, None]
-            plan, plan_score = pick(elites, chosen)[:, 0], top.gather(1, chosen)[:, 0]
-        return Found(candidates, score, origin, plan, plan_score, first, {"actions": mean})
+        mean, std, warm = begin(search, memory, c.init_std)
+        guided = self.guided(search)
+
+        def draw(mean: Tensor, std: Tensor, iteration: int, _: Tensor | None) -> tuple[Tensor, Tensor]:
+            """The policy's candidates last, the warm mean itself first."""
+            candidates, origin = around(search, mean, std, c.candidates)
+            if guided is not None:
+                candidates[:, -guided.shape[1] :] = guided
+                origin[:, -guided.shape[1] :] = POLICY
+            return starts.put(candidates, origin, 0, mean, warm & (iteration == 0), PREVIOUS)
+
+        def settle(mean: Tensor, std: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+            return mean, std.clamp(c.min_std, c.init_std)
+
+        def weigh(score: Tensor) -> Tensor:
+            return weights(score, c.temperature)
+
+        fitted = refine(search, mean, std, c.iterations, c.elites, draw, settle, weigh)
+        result = fitted.result(search, "best" if c.execute == "sample" else c.execute)
+        if c.execute != "sample":
+            return result
+        chosen = draw_index(search, weigh(fitted.elite_score))[:, None]
+        plan, plan_score = pick(fitted.elites, chosen)[:, 0], fitted.elite_score.gather(1, chosen)[:, 0]
+        return replace(result, plan=plan, plan_score=plan_score)
 
     def guided(self, search: Search) -> Tensor | None:
         """Candidates `[E, P, H, A]` of the policy, drawn once per plan; None without a policy."""
         number = min(self.config.policy_candidates, self.config.candidates - 1)
         return rollouts(search, number) if search.problem.policy is not None and number > 0 else None
-
-    def draw(
-        self, search: Search, mean: Tensor, std: Tensor, guided: Tensor | None, warm: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Candidates `[E, N, H, A]` and origins `[E, N]`: drawn, the policy's last, the warm mean itself first."""
-        c = self.config
-        noise = starts.noise(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
-        candidates = noise.mul_(std[:, None]).add_(mean[:, None]).clamp_(-1, 1)
-        origin = torch.full(candidates.shape[:2], RANDOM, device=mean.device)
-        if guided is not None:
-            candidates[:, -guided.shape[1] :] = guided
-            origin[:, -guided.shape[1] :] = POLICY
-        return starts.put(candidates, origin, 0, mean, warm, PREVIOUS)
 
 
 def weights(score: Tensor, temperature: float) -> Tensor:

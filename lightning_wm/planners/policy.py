@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 
-from lightning_wm.planning.base import POLICY, BasePlanner, Found
-from lightning_wm.planning.checks import check_choice, check_shared
+from lightning_wm.config.fields import Count, settings
+from lightning_wm.planning.base import POLICY, BasePlanner, SearchResult
 from lightning_wm.planning.policy_rollouts import mode, rollouts
 from lightning_wm.planning.search import Search
+from lightning_wm.planning.settings import check_replan
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class PolicyOnlyConfig:
     """The learned policy, without planning."""
 
     name: str = "policy"
     """The planner's name."""
-    horizon: int = 1
+    horizon: Count = 1
     """H: actions that are taken from the policy at once; beyond the first, in imagined states."""
-    execute: str = "mean"
+    execute: Literal["mean", "sample"] = "mean"
     """`mean`, what the policy does without noise (its mode), or a `sample` of it."""
-    replan: int = 1
+    replan: Count = 1
     """Decisions that a plan serves; 1 asks the policy at every decision."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        check_shared(self)
-        check_choice("execute", self.execute, ("mean", "sample"))
+        """Refuse plans that are too short."""
+        check_replan(self.horizon, self.replan)
 
 
 @register("planner", "policy")
 class PolicyOnly(BasePlanner):
-    """The policy's own action; with a horizon of one the model is never asked, and scores are 0."""
+    """The policy's own action; with a horizon of one the model is never called, and scores are 0."""
 
     Config = PolicyOnlyConfig
     config: PolicyOnlyConfig
     needs_policy = True
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """One rollout of the policy; -inf where its answer to the present state is not finite."""
         assert search.problem.policy is not None
         plans = rollouts(search, 1, modes=int(self.config.execute == "mean"))  # E, 1, H, A
         usable = mode(search.problem.policy(search.state)).isfinite().all(1, keepdim=True)
         score = torch.where(usable, 0.0, -torch.inf).to(plans)  # E, 1
         origin = torch.full(score.shape, POLICY, device=score.device)
-        return Found(plans, score, origin, plans[:, 0], score[:, 0], score[:, 0], {"actions": plans[:, 0]})
+        return SearchResult(plans, score, origin, plans[:, 0], score[:, 0], score[:, 0], {"actions": plans[:, 0]})

@@ -10,16 +10,17 @@ of this planner.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm.config.fields import Count, Positive, Share, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, Found, valid_rows
-from lightning_wm.planning.checks import check_positive, check_range
+from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.mix import Mix
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.policy_rollouts import rollouts
@@ -29,48 +30,39 @@ from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class PolicyGradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on plans that start from a policy."""
 
     name: str = "policy_grad_mpc"
-    horizon: int = 12
+    horizon: Count = 12
     """H: agent steps that are imagined; the value stands for what follows."""
-    execute: str = "mean"
-    objective: Objective = field(default_factory=lambda: Objective(discount=0.99, terminal_value=True))
-    iterations: int = 5
-    step_size: float = 0.1
-    decay: float = 0.1
+    execute: Literal["best", "mean", "sample"] = "mean"
+    objective: Objective = field(default_factory=lambda: Objective(terminal_value=True))
+    iterations: Count = 5
+    step_size: Positive = 0.1
+    decay: Positive = 0.1
     """The last step's size as a share of the first's: a good start bears small steps only."""
-    optimiser: str = "sgd"
-    bound: str = "clip"
+    optimiser: Literal["adam", "sgd"] = "sgd"
+    bound: Literal["tanh", "clip"] = "clip"
     normalise: bool = True
     """Divide each candidate's gradient by its root mean square: `step_size` is then what an action moves by."""
-    candidates: int = 8
+    candidates: Count = 8
     """N: action sequences that are improved side by side."""
     mix: Mix = field(default_factory=Mix)
     """Where the candidates come from."""
-    elites: int | None = None
+    elites: Count | None = None
     """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
     warm_start: bool = True
     """Use the previous plan; without it, the candidates of `mix.previous` are random."""
-    reuse: float = 0.0
+    reuse: Share = 0.0
     """Share of the previous plan in every start from the policy (Dream-MPC's rho); 0 leaves the policy's."""
-    policy_std: float = 0.0
+    policy_std: Weight = 0.0
     """Standard deviation of noise added to the policy's candidates, the first one excepted."""
-    init_std: float = 0.5
+    init_std: Positive = 0.5
     """Standard deviation of the random candidates, before the bound."""
-    colour: float = 0.0
+    colour: Weight = 0.0
     """Exponent b of the random candidates' spectrum 1/f^b: 0 white, 1 pink, 2 red (smooth)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        PlannerConfig.__post_init__(self)
-        Ascent.__post_init__(self)
-        check_positive(self, "init_std")
-        check_range(self, colour=0, policy_std=0, reuse=0)
-        if self.reuse > 1:
-            raise ValueError(f"planner.reuse={self.reuse}: expected a share between 0 and 1")
 
 
 @register("planner", "policy_grad_mpc")
@@ -86,13 +78,13 @@ class PolicyGradMPC(BasePlanner):
         super().__init__(config)
         self.needs_policy = self.config.mix.policy > 0
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw candidates, climb, choose."""
         c = self.config
         begun, origin = self.starts(search, memory)
         candidates, score, first = self.climb(search, begun)
         plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
-        return Found(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+        return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
         """Candidates `[E, N, H, A]` before the first step and their origins `[E, N]`: the policy's come first."""

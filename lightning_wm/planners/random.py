@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from tensordict import TensorDictBase
 
+from lightning_wm.config.fields import Count, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import RANDOM, BasePlanner, Found
-from lightning_wm.planning.checks import check_shared
+from lightning_wm.planning.base import RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.search import Search
+from lightning_wm.planning.settings import check_replan
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class RandomConfig:
     """Uniform random actions."""
 
     name: str = "random"
     """The planner's name."""
-    horizon: int = 1
+    horizon: Count = 1
     """H: actions that are drawn at once."""
-    replan: int = 1
+    replan: Count = 1
     """Decisions that a draw serves."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        check_shared(self)
+        """Refuse plans that are too short."""
+        check_replan(self.horizon, self.replan)
 
 
 @register("planner", "random")
@@ -37,9 +36,9 @@ class Random(BasePlanner):
     Config = RandomConfig
     config: RandomConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw one sequence per environment."""
         drawn = starts.uniform(1, self.config.horizon, search.problem.action, search.generators, search.like)
         score = drawn.new_zeros(search.environments, 1)
         origin = torch.full(score.shape, RANDOM, device=score.device)
-        return Found(drawn, score, origin, drawn[:, 0], score[:, 0], score[:, 0], {"actions": drawn[:, 0]})
+        return SearchResult(drawn, score, origin, drawn[:, 0], score[:, 0], score[:, 0], {"actions": drawn[:, 0]})

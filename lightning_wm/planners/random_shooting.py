@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from tensordict import TensorDictBase
 
+from lightning_wm.config.fields import Count, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import RANDOM, BasePlanner, Found
+from lightning_wm.planning.base import RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class RandomShootingConfig(PlannerConfig):
     """The best of uniformly drawn plans."""
 
     name: str = "random_shooting"
-    candidates: int = 1000
+    candidates: Count = 1000
     """N: action sequences that are drawn."""
-    elites: int = 1
+    elites: Count = 1
     """Best candidates that `execute: mean` averages and `sample` draws from."""
 
 
@@ -33,11 +32,11 @@ class RandomShooting(BasePlanner):
     Config = RandomShootingConfig
     config: RandomShootingConfig
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Draw once, score once, choose."""
         c = self.config
         drawn = starts.uniform(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
         score = search.score(drawn)
         origin = torch.full(score.shape, RANDOM, device=score.device)
         plan, plan_score = choose(search, drawn, score, c.execute, c.elites)
-        return Found(drawn, score, origin, plan, plan_score, score.amax(1), {"actions": plan})
+        return SearchResult(drawn, score, origin, plan, plan_score, score.amax(1), {"actions": plan})

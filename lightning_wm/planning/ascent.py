@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_wm.config.fields import Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.checks import check_choice, check_positive, check_range
 from lightning_wm.planning.search import Search
 
-BOUNDS = ("tanh", "clip")
-OPTIMISERS = ("adam", "sgd")
 _EDGE = 0.999  # tanh's slope there is 0.002: an action at the bound can still come back
 
 
@@ -50,37 +47,30 @@ class Momentum:
         return self.velocity.mul_(self.momentum).add_(gradient)
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class Ascent:
     """How actions are improved by gradient steps; planners whose search this is have it among their settings."""
 
-    iterations: int
+    iterations: Natural
     """Gradient steps."""
-    step_size: float
+    step_size: Positive
     """Of the first gradient step, before the bound."""
-    decay: float = 1.0
+    decay: Positive = 1.0
     """The last step's size as a share of the first's; in between it shrinks by equal factors."""
-    optimiser: str = "adam"
+    optimiser: Literal["adam", "sgd"] = "adam"
     """`adam` or `sgd`."""
-    momentum: float = 0.0
+    momentum: Weight = 0.0
     """Of `sgd`."""
-    bound: str = "tanh"
+    bound: Literal["tanh", "clip"] = "tanh"
     """How actions stay in [-1, 1]: `tanh` of what is optimised, or `clip` (projection after each step)."""
     normalise: bool = False
     """Divide each candidate's gradient by its root mean square."""
-    clip_norm: float = 0.0
+    clip_norm: Weight = 0.0
     """Largest norm of a candidate's gradient; 0 leaves it."""
-    noise: float = 0.0
+    noise: Weight = 0.0
     """Standard deviation of noise added to what is optimised after each step; it shrinks with the step size."""
-    patience: int = 0
+    patience: Natural = 0
     """Steps without a new best after which an environment's plan is final; 0 takes all iterations."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        check_choice("optimiser", self.optimiser, OPTIMISERS)
-        check_choice("bound", self.bound, BOUNDS)
-        check_positive(self, "step_size", "decay")
-        check_range(self, momentum=0, clip_norm=0, noise=0, patience=0)
 
     def shares(self) -> list[float]:
         """Every iteration's step size as a share of the first's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,15 +14,16 @@ from torch import Tensor
 from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.policy_rollouts import mode
-from lightning_wm.planning.search import Score, Search, check_differentiable
-from lightning_wm.planning.trace import Trace
-from lightning_wm.protocols import ORIGINS, Problem, State
+from lightning_wm.planning.problem import no_policy
+from lightning_wm.planning.search import Observer, Score, Search, check_differentiable
+from lightning_wm.planning.settings import PlannerConfig, WarmStarted
+from lightning_wm.protocols import ORIGINS, PlannerSettings, Problem, State
 
 RANDOM, PREVIOUS, POLICY, ZERO, FITTED = range(len(ORIGINS))
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search ends with, before it becomes a plan."""
 
     candidates: Tensor
@@ -34,7 +35,7 @@ class Found:
     plan: Tensor
     """`[E, H, A]`, what is executed, in [-1, 1]."""
     plan_score: Tensor
-    """`[E]`, the score of `plan`; -inf where nothing finite was found."""
+    """`[E]`, the score of `plan`; -inf where no score is finite."""
     first: Tensor
     """`[E]`, the best score before anything was improved."""
     memory: dict[str, Tensor]
@@ -44,19 +45,21 @@ class Found:
 class BasePlanner:
     """A planner as its `search`; see `protocols.Planner` for what `plan` takes and returns."""
 
+    Config: ClassVar[type[Any]]
+    config: PlannerSettings
     differentiates = False
     """Whether the search takes gradients through the model."""
     needs_policy = False
     """Whether the search starts from a policy and cannot do without."""
-    trace: Trace | None = None
+    trace: Observer | None = None
     """Looks on while the planner searches; see `lightning_wm.inspection`."""
 
-    def __init__(self, config: Any = None) -> None:
-        self.config = type(self).Config() if config is None else config  # type: ignore[attr-defined]
+    def __init__(self, config: PlannerSettings | None = None) -> None:
+        self.config = type(self).Config() if config is None else config
         self._warned = False
         self._checked: Problem | None = None
 
-    def search(self, search: Search, memory: TensorDictBase | None) -> Found:
+    def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """Look for good plans; runs without gradients and outside inference mode."""
         raise NotImplementedError(f"{type(self).__name__}.search: write the planner here")
 
@@ -64,7 +67,7 @@ class BasePlanner:
         """Shapes `(..., H, A)` of what is remembered from one plan to the next."""
         return {"actions": (self.config.horizon, action)}
 
-    def scorer(self, problem: Problem) -> Score:
+    def scorer(self) -> Score:
         """The function that scores plans, `objective.score` or a compiled form of it."""
         return score
 
@@ -81,10 +84,11 @@ class BasePlanner:
         with torch.inference_mode(False), torch.no_grad():
             own = {name: value.clone() for name, value in state.items()}
             self._check(problem, own)
-            latents = getattr(self.config, "latents", "mean")
-            search = Search(problem, own, generators, self.config.horizon, latents, self.scorer(problem), self.trace)
-            start = memory.clone() if memory is not None and getattr(self.config, "warm_start", False) else None
-            return self._plan(search, self.search(search, start))
+            settings = self.config
+            latents = settings.latents if isinstance(settings, PlannerConfig) else "mean"
+            search = Search(problem, own, generators, settings.horizon, latents, self.scorer(), self.trace)
+            warm = isinstance(settings, WarmStarted) and settings.warm_start
+            return self._plan(search, self.search(search, memory.clone() if memory is not None and warm else None))
 
     def _check(self, problem: Problem, state: State) -> None:
         """Once per problem: a penalty's gradient, or that of `continues`, would hide that the reward has none."""
@@ -94,26 +98,26 @@ class BasePlanner:
             check_differentiable(problem, state)
         self._checked = problem
 
-    def _plan(self, search: Search, found: Found) -> TensorDict:
+    def _plan(self, search: Search, result: SearchResult) -> TensorDict:
         batch = [search.environments]
-        failed = found.plan_score == -torch.inf  # E
-        plan = torch.where(failed[:, None, None], self._fallback(search, failed), found.plan)
+        failed = result.plan_score == -torch.inf  # E
+        plan = torch.where(failed[:, None, None], self._fallback(search, failed), result.plan)
         count = torch.ones_like(failed, dtype=torch.int64)
         stats = {
             "model_steps": count * search.model_steps,
             "sequential_calls": count * search.sequential_calls,
-            "score_first": found.first,
-            "score_best": found.plan_score,
+            "score_first": result.first,
+            "score_best": result.plan_score,
             "fallback": failed,
         }
-        remembered = {name: shift(value, self.config.replan) for name, value in found.memory.items()}
-        candidates = {"action": found.candidates, "score": found.score, "origin": found.origin}
+        remembered = {name: shift(value, self.config.replan) for name, value in result.memory.items()}
+        candidates = {"action": result.candidates, "score": result.score, "origin": result.origin}
         return TensorDict(
             {
                 "action": plan[:, 0],
                 "actions": plan,
                 "memory": TensorDict({**remembered, "valid": ~failed}, batch),
-                "candidates": TensorDict(candidates, list(found.score.shape)),
+                "candidates": TensorDict(candidates, list(result.score.shape)),
                 "stats": TensorDict(stats, batch),
             },
             batch,
@@ -141,18 +145,6 @@ class BasePlanner:
         return plan
 
 
-def no_policy(planner: Any, found: str) -> str:
-    """What to say of a planner that starts from a policy where there is none.
-
-    Args:
-        found: what there is instead ("this run learned none (agent=planet)").
-    """
-    return (
-        f"planner={planner.config.name} starts from a policy, but {found}; type agent=dreamer when training, "
-        "or planner=grad_mpc"
-    )
-
-
 def shift(actions: Tensor, steps: int) -> Tensor:
     """`[..., H, A]` moved on by `steps`; zeros follow, as in TD-MPC2 (arXiv:2310.16828)."""
     kept = actions[..., steps:, :]
@@ -176,8 +168,3 @@ def valid_rows(memory: TensorDictBase | None, name: str, like: Tensor) -> tuple[
         raise ValueError(f"memory[{name!r}] is {shown}, expected {tuple(like.shape)}: start from planner.memory(...)")
     valid = memory["valid"]
     return torch.where(valid.view(-1, *[1] * (like.ndim - 1)), value.to(like), 0.0), valid
-
-
-def pick(actions: Tensor, index: Tensor) -> Tensor:
-    """Candidates `[E, K, H, A]` of `[E, N, H, A]` at index `[E, K]`."""
-    return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

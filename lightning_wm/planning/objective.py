@@ -8,118 +8,32 @@ Plain tensors inside the time loop, heads once on all `H*M` states.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_wm.errors import UserError
-from lightning_wm.planning.terms import ActionCost, Disagreement, Smoothness, TerminalValue, ValueDoubt
-from lightning_wm.protocols import Disagrees, Problem, State, Term, Trajectory, Unrolls, Valued
+from lightning_wm.config.fields import Factor, Weight, settings
+from lightning_wm.protocols import Problem, State, Trajectory
 
 
-@dataclass(frozen=True)
+@settings("planner.objective")
 class Objective:
     """What a plan is judged by."""
 
-    discount: float = 1.0
-    """Factor per agent step, in (0, 1]; 1 sums the horizon's rewards as PlaNet does."""
-    continues: bool = False
-    """Weigh rewards by the predicted probability that the episode has not ended."""
+    discount: Factor | None = None
+    """Factor per agent step, in (0, 1]; null: the agent's, whose value is of it, or 1 where the agent has none."""
+    continues: bool | None = None
+    """Weigh rewards by the predicted probability that the episode has not ended; null: where the model predicts it."""
     terminal_value: bool = False
     """Add the value of the state that the plan ends in; the agent needs critics, or the model a value head."""
-    action_cost: float = 0.0
+    action_cost: Weight = 0.0
     """Weight of the penalty on squared actions."""
-    smoothness: float = 0.0
+    smoothness: Weight = 0.0
     """Weight of the penalty on squared differences of successive actions."""
-    disagreement: float = 0.0
+    disagreement: Weight = 0.0
     """Weight of the penalty on what the model's ensemble does not agree on."""
-    value_doubt: float = 0.0
+    value_doubt: Weight = 0.0
     """Weight of the penalty on what the critics do not agree on: |mean| times standard deviation of their values."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"planner.objective.discount={self.discount}: expected a factor in (0, 1]")
-        for name in ("action_cost", "smoothness", "disagreement", "value_doubt"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"planner.objective.{name}={getattr(self, name)}: expected a weight of at least 0")
-
-
-def problem_of(
-    model: Any,
-    *,
-    discount: float = 1.0,
-    continues: bool = False,
-    terminal_value: bool = False,
-    action_cost: float = 0.0,
-    smoothness: float = 0.0,
-    disagreement: float = 0.0,
-    value_doubt: float = 0.0,
-    policy: Callable[[State], torch.distributions.Distribution] | None = None,
-    values: Callable[[State], Tensor] | None = None,
-) -> Problem:
-    """The problem of acting well in a world model; the keywords are the fields of `Objective`.
-
-    Args:
-        model: a `WorldModel`; `Valued`, `Disagrees` and `Unrolls` (`protocols`) are used where it is one of them.
-        policy: distribution over actions of a state, for candidates and as the fallback.
-        values: critics that were trained beside the model, states to `[K, M]`; without them the model's own `value`.
-
-    Raises:
-        UserError: a term asks for a head that the model does not have.
-    """
-    own = model.value if isinstance(model, Valued) else None
-    value = own if values is None else lambda state: values(state).mean(0)
-    doubt = model.disagreement if isinstance(model, Disagrees) else None
-    if terminal_value and value is None:
-        raise UserError(
-            f"planner.objective.terminal_value=true, but {type(model).__name__} has no value head; "
-            "train with an agent that learns a value (agent=dreamer), or type planner.objective.terminal_value=false"
-        )
-    if disagreement and doubt is None:
-        raise UserError(
-            f"planner.objective.disagreement={disagreement}, but {type(model).__name__} has no ensemble; "
-            "type planner.objective.disagreement=0"
-        )
-    if value_doubt:
-        _check_critics(model, values, value_doubt)
-    terms: list[tuple[float, Term]] = [
-        (float(terminal_value), TerminalValue()),
-        (action_cost, ActionCost(action_cost)),
-        (smoothness, Smoothness(smoothness)),
-        (disagreement, Disagreement(disagreement)),
-        (value_doubt, ValueDoubt(value_doubt)),
-    ]
-    return Problem(
-        action=model.spaces.action,
-        imagine=model.imagine,
-        reward=model.reward,
-        continues=model.continues if continues else None,
-        value=value,
-        values=values,
-        disagreement=doubt,
-        policy=policy,
-        noise=model.noise,
-        unroll=model.unroll if isinstance(model, Unrolls) else None,
-        discount=discount,
-        terms=tuple(term for weight, term in terms if weight),
-    )
-
-
-def _check_critics(model: Any, values: Callable[[State], Tensor] | None, weight: float) -> None:
-    """Critics that can disagree are at least two; how many there are only their answer says."""
-    count = 0
-    if values is not None:
-        with torch.no_grad():
-            count = len(values(model.initial(1)))
-    if count < 2:
-        found = "are no critics" if count == 0 else "is a single critic, which cannot disagree with itself"
-        raise UserError(
-            f"planner.objective.value_doubt={weight:g}, but there {found}; train with an agent that learns several "
-            "(agent=dreamer agent.critic.members=2), or type planner.objective.value_doubt=0"
-        )
 
 
 def imagine(problem: Problem, state: State, actions: Tensor, noise: Tensor | None = None) -> State:
@@ -148,7 +62,7 @@ def stepwise(
 
 def stacked(states: Sequence[State]) -> State:
     """States of H steps as one, every tensor `[H, M, ...]`."""
-    return {name: torch.stack([one[name] for one in states]) for name in states[0]}
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def flat(states: State) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,10 +12,19 @@ from torch import Tensor
 from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import imagine, score
 from lightning_wm.planning.terms import TerminalValue, ValueDoubt
-from lightning_wm.planning.trace import Trace
 from lightning_wm.protocols import Problem, State
 
 Score = Callable[[Problem, State, Tensor, Tensor | None], Tensor]
+
+
+class Observer(Protocol):
+    """Looks on while a search goes on; `trace.Trace` is the one that keeps what it sees."""
+
+    def begin(self, search: Search) -> None:
+        """A new search."""
+
+    def add(self, actions: Tensor, score: Tensor, climbed: bool) -> None:
+        """One scoring of candidates `[E, N, H, A]`."""
 
 
 def finite(values: Tensor) -> Tensor:
@@ -33,7 +43,7 @@ class Search:
         horizon: int,
         latents: str = "mean",
         score: Score = score,
-        trace: Trace | None = None,
+        trace: Observer | None = None,
     ) -> None:
         """
         Args:
@@ -67,7 +77,7 @@ class Search:
     def _draw(self) -> Tensor | None:
         if self.problem.noise is None:
             return None
-        rows = [self.problem.noise((self.horizon,), one) for one in self.generators]
+        rows = [self.problem.noise((self.horizon,), generator) for generator in self.generators]
         return torch.stack(rows, 1).to(self.like)
 
     def rows(self, candidates: int) -> tuple[State, Tensor | None]:
@@ -139,11 +149,8 @@ _USE_ANOTHER = "a planner without gradients works on it: type planner=cem"
 
 
 def _depends(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
-    usable = [one.sum() for one in outputs if one.requires_grad]
-    if not usable:
-        return False
-    found = torch.autograd.grad(usable, inputs, allow_unused=True)
-    return any(one is not None for one in found)
+    usable = [output.sum() for output in outputs if output.requires_grad]
+    return bool(usable) and any(g is not None for g in torch.autograd.grad(usable, inputs, allow_unused=True))
 
 
 def check_differentiable(problem: Problem, state: State) -> None:

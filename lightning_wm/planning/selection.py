@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_wm.planning.base import pick
 from lightning_wm.planning.search import Search
-
-EXECUTE = ("best", "mean", "sample")
 
 
 def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elites: int) -> tuple[Tensor, Tensor]:
@@ -30,7 +27,7 @@ def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elit
     if execute == "mean":
         return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])
     if execute == "sample":
-        chosen = draw(search, top.isfinite().to(candidates))  # E
+        chosen = draw_index(search, top.isfinite().to(candidates))  # E
         return pick(plans, chosen[:, None])[:, 0], top.gather(1, chosen[:, None])[:, 0]
     return plans[:, 0], top[:, 0]
 
@@ -49,14 +46,19 @@ def safe(search: Search, plan: Tensor, best: Tensor, best_score: Tensor) -> tupl
     return torch.where(usable[:, None, None], plan, best), torch.where(usable, score, best_score)
 
 
-def draw(search: Search, weights: Tensor) -> Tensor:
+def draw_index(search: Search, weights: Tensor) -> Tensor:
     """One index `[E]` per environment with chances in proportion to weights `[E, K]`, from its own generator."""
     ladder = weights.cumsum(1)
-    chance = torch.stack([torch.rand(1, generator=one) for one in search.generators]).to(weights)  # E, 1
+    chance = torch.stack([torch.rand(1, generator=own) for own in search.generators]).to(weights)  # E, 1
     index = torch.searchsorted(ladder, chance * ladder[:, -1:], right=True)
     return index[:, 0].clamp(max=weights.shape[1] - 1)
 
 
 def third(candidates: int) -> int:
-    """A third of the candidates, at least one: the elites where none are asked for."""
+    """A third of the candidates, at least one: the elites where their number is not set."""
     return -(-candidates // 3)
+
+
+def pick(actions: Tensor, index: Tensor) -> Tensor:
+    """Candidates `[E, K, H, A]` of `[E, N, H, A]` at index `[E, K]`."""
+    return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

@@ -41,7 +41,7 @@ def _coloured(white: Tensor, colour: float) -> Tensor:
 
 def uniform(candidates: int, horizon: int, action: int, generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """Actions `[E, N, H, A]` drawn uniformly from [-1, 1], row e from generator e alone."""
-    rows = [torch.rand(candidates, horizon, action, generator=one) * 2 - 1 for one in generators]
+    rows = [torch.rand(candidates, horizon, action, generator=generator) * 2 - 1 for generator in generators]
     return torch.stack(rows).to(like)
 
 

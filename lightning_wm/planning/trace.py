@@ -1,14 +1,12 @@
-"""What a search asked of the model, for those who want to see why a plan is what it is."""
+"""Every scoring of a search, for those who want to see why a plan is what it is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lightning_wm.planning.search import Search
+from lightning_wm.planning.search import Search
 
 
 @dataclass(frozen=True)

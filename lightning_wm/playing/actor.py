@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -12,6 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from lightning_wm import rng
+from lightning_wm.playing.observation import ObservationIntake
 from lightning_wm.protocols import Planner, Problem, State, WorldModel
 
 
@@ -34,17 +34,14 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self, model: WorldModel, planner: Planner, problem: Problem, seed: int = 0, rank: int = 0, noise: float = 0.0
     ) -> None:
         super().__init__()
-        spaces = model.spaces
-        self.in_keys = [
-            name
-            for name, present in (("observation", spaces.observation), ("pixels", spaces.pixels))
-            if present is not None
-        ]
+        self.intake = ObservationIntake(model.spaces)
+        self.in_keys = list(self.intake.shapes)
         self.out_keys = ["action"]
         self.model, self.planner, self.problem = model, planner, problem
         self.seed, self.rank, self.noise = seed, rank, noise
+        self.missing: Literal["refuse", "predict"] = "refuse"
+        """What to do with an observation that is not finite: refuse it, or act on what the model expects instead."""
         self.episode = 0
-        """Number of the first environment's episode; environment e plays `episode + e`."""
         self.plan: TensorDict | None = None
         """The last plan, of batch `[E]`."""
         self.milliseconds = 0.0
@@ -56,26 +53,35 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the episodes of all environments, or of those where `mask` `[E]` is True."""
         if mask is None or self._state is None or bool(mask.all()):
+            if self._state is not None:
+                self.episode = max(self._first) + 1
             self._state = None
             return
         self._fresh |= mask.to(self._fresh.device)
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: object) -> Any:
         """The next action in [-1, 1].
 
         Args:
             observation: a TensorDict or a mapping with `observation` and/or `pixels`, batched `[E, ...]` or not;
-                tensors or arrays.
+                tensors or arrays. Of a loaded run also the bare vector, and what the task's own simulator shows
+                (dm_control's and Gymnasium's dictionaries).
 
         Returns:
             A tensor (for tensors) or an array (for arrays) `[E, A]` or `[A]`.
+
+        Raises:
+            UserError: the observation does not fit or is not finite; the actor is as it was before the call.
         """
-        seen, batched, arrays = self._batch(observation)
-        if self._state is None or self._fresh.shape[0] != seen.shape[0]:
-            self._begin(seen.shape[0])
-        action = self._decide(seen)
-        result = action if batched else action[0]
-        return result.cpu().numpy() if arrays else result
+        observed = self.intake.take(observation)
+        if self.missing == "refuse":
+            self.intake.refuse(observed)
+        rows = observed.rows.to(self._like().device)
+        if self._state is None or self._fresh.shape[0] != rows.shape[0]:
+            self._begin(rows.shape[0])
+        action = self._decide(rows, observed.finite)
+        result = action if observed.batched else action[0]
+        return result.cpu().numpy() if observed.arrays else result
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write `action`; environments whose `is_init` is set begin a new episode."""
@@ -88,18 +94,6 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         return tensordict
 
     # ---- inside
-
-    def _batch(self, observation: Any) -> tuple[TensorDict, bool, bool]:
-        """Observations as a TensorDict `[E]`; whether they were batched, and whether they were arrays."""
-        ranks = {"observation": 1, "pixels": 3}
-        values = {name: observation[name] for name in self.in_keys}
-        arrays = isinstance(observation, Mapping) and not any(isinstance(v, Tensor) for v in values.values())
-        tensors = {name: torch.as_tensor(value) for name, value in values.items()}
-        batched = all(value.ndim > ranks[str(name)] for name, value in tensors.items())
-        if not batched:
-            tensors = {name: value.unsqueeze(0) for name, value in tensors.items()}
-        environments = next(iter(tensors.values())).shape[0]
-        return TensorDict(tensors, [environments]).to(self._like().device), batched, arrays
 
     def _like(self) -> Tensor:
         return next(iter(self.model.initial(1).values()))
@@ -133,13 +127,13 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     @property
     def _replan(self) -> int:
         """Decisions that a plan serves."""
-        return int(getattr(self.planner.config, "replan", 1))
+        return self.planner.config.replan
 
     @torch.no_grad()
-    def _decide(self, seen: TensorDict) -> Tensor:
+    def _decide(self, rows: TensorDict, finite: Tensor) -> Tensor:
         self._forget()
         assert self._state is not None
-        self._state = self.model.filter(self._state, self._action, seen)
+        self._state = self._filter(self._state, rows, finite)
         if self._ahead is None or bool((self._used >= self._replan).any()):
             self._think(self._state)
         assert self._ahead is not None
@@ -151,6 +145,16 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self._action = action
         self._decision = [count + 1 for count in self._decision]
         return action.clone()
+
+    def _filter(self, state: State, rows: TensorDict, finite: Tensor) -> State:
+        """One posterior step; the prior's in rows whose observation is missing, because it is not finite."""
+        if bool(finite.all()):
+            return self.model.filter(state, self._action, rows)
+        known = finite.to(self._action.device)
+        expected = self.model.imagine(state, self._action)
+        rows = rows.apply(lambda entry: torch.nan_to_num(entry) if entry.is_floating_point() else entry)
+        seen = self.model.filter(state, self._action, rows)
+        return {name: _chosen(known, value, expected[name]) for name, value in seen.items()}
 
     def _think(self, state: State) -> None:
         """Plan; environments that are still executing theirs keep it."""

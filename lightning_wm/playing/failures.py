@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+from torchrl.envs import EnvBase
 
 from lightning_wm.errors import LightningWMError, NumericsError
-from lightning_wm.protocols import Actor
+from lightning_wm.protocols import Actor, Restarts
 
 
 class Failures:
@@ -65,17 +65,21 @@ class Failures:
 
 
 @contextmanager
-def restarting(env: Any, wanted: bool) -> Iterator[None]:
+def restarting(env: EnvBase, wanted: bool) -> Iterator[None]:
     """Inside the block an environment that can restart its rows does so instead of raising, where that is wanted."""
-    before = getattr(env, "restart", None)
-    if before is None or not wanted:
+    if not isinstance(env, Restarts) or not wanted:
         yield
         return
-    env.restart = True
+    before, env.restart = env.restart, True
     try:
         yield
     finally:
         env.restart = before
+
+
+def failed_rows(env: EnvBase) -> Mapping[int, LightningWMError]:
+    """The rows that the last reset or step restarted, and why."""
+    return env.failed if isinstance(env, Restarts) else {}
 
 
 def not_finite(action: Tensor, playing: Sequence[bool]) -> dict[int, LightningWMError]:
@@ -91,12 +95,13 @@ def not_finite(action: Tensor, playing: Sequence[bool]) -> dict[int, LightningWM
     }
 
 
-def reject(env: Any, actor: Actor, action: Tensor, bad: Iterable[int]) -> Tensor:
+def reject(env: EnvBase, actor: Actor, action: Tensor, bad: Iterable[int]) -> Tensor:
     """End the episodes of `bad` rows without showing their actions to a simulator; what the others do stays.
 
     The actor forgets every row whose action is not finite, of finished episodes too, so that it cannot go on from it.
     """
     for row in bad:
+        assert isinstance(env, Restarts)
         env.rebuild(row)
     actor.reset(~action.isfinite().all(-1))
     return torch.where(action.isfinite(), action, 0.0)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
+from lightning_wm.data.schema import first_row, next_row
 from lightning_wm.errors import LightningWMError
-from lightning_wm.playing.failures import Failures, not_finite, reject, restarting
-from lightning_wm.protocols import Actor
-
-OBSERVATIONS = ("observation", "pixels")
+from lightning_wm.playing.failures import Failures, failed_rows, not_finite, reject, restarting
+from lightning_wm.protocols import Actor, Restarts
 
 
 @dataclass
@@ -54,16 +54,7 @@ class _Recorder:
 
     def first(self, td: TensorDictBase, actions: int) -> None:
         if self.keep:
-            zeros = {
-                "action": torch.zeros(actions),
-                "reward": torch.zeros(1),
-                "terminated": torch.zeros(1, dtype=torch.bool),
-                "is_init": torch.ones(1, dtype=torch.bool),
-            }
-            self.steps.append(TensorDict({**self._seen(td), **zeros}, []))
-
-    def _seen(self, td: TensorDictBase) -> dict[str, Tensor]:
-        return {name: td[name][self.row].clone() for name in OBSERVATIONS if name in td}
+            self.steps.append(first_row(td, self.row, actions))
 
     def step(self, action: Tensor, after: TensorDictBase) -> None:
         if self.done:
@@ -73,13 +64,7 @@ class _Recorder:
         episode.length += 1
         episode.env_steps += int(after["env_steps"][row])
         if self.keep:
-            came = {
-                "action": action[row].clone(),
-                "reward": after["reward"][row].clone(),
-                "terminated": after["terminated"][row].clone(),
-                "is_init": torch.zeros(1, dtype=torch.bool),
-            }
-            self.steps.append(TensorDict({**self._seen(after), **came}, []))
+            self.steps.append(next_row(after, row, action))
         self.done = bool(after["done"][row])
 
     def planned(self, plan: TensorDictBase, milliseconds: float) -> None:
@@ -112,6 +97,7 @@ def play(
     keep: bool = False,
     on_decision: Callable[[], None] | None = None,
     on_failure: OnFailure | None = None,
+    first: int | None = None,
 ) -> list[Episode]:
     """Play one episode per environment, side by side, until the last one ends.
 
@@ -123,6 +109,7 @@ def play(
         on_decision: called after every decision.
         on_failure: called for every episode whose environment or actor fails; that episode is dropped and its
             environment restarted, the others go on. None lets the error through.
+        first: number of the first environment's episode, for the actor's random streams; None lets it count on.
 
     Returns:
         The episodes that were played to their end, E of them where nothing failed.
@@ -133,7 +120,7 @@ def play(
     """
     recorders = [_Recorder(row, seed, keep) for row, seed in enumerate(seeds)]
     with restarting(env, on_failure is not None):
-        _play(env, actor, recorders, on_decision, on_failure)
+        _play(env, actor, recorders, on_decision, on_failure, first)
     return [recorder.finish() for recorder in recorders if not recorder.dropped]
 
 
@@ -143,22 +130,25 @@ def _play(
     recorders: Sequence[_Recorder],
     on_decision: Callable[[], None] | None,
     on_failure: OnFailure | None,
+    first: int | None,
 ) -> None:
     td = env.reset(seeds=[recorder.episode.seed for recorder in recorders])
     actor.reset()
+    if first is not None:
+        actor.episode = first
     for recorder in recorders:
         recorder.first(td, env.action_spec.shape[-1])
-    _drop(recorders, getattr(env, "failed", {}), on_failure)
+    _drop(recorders, failed_rows(env), on_failure)
     last: TensorDictBase | None = None
     while not all(recorder.done for recorder in recorders):
         td["action"] = _act(env, actor, td, recorders, on_failure)
-        plan = getattr(actor, "plan", None)
+        plan = actor.plan
         if plan is not None and plan is not last:  # with `replan` a plan serves several decisions
             last = plan
             for recorder in recorders:
-                recorder.planned(plan, float(getattr(actor, "milliseconds", 0.0)))
+                recorder.planned(plan, actor.milliseconds)
         after = env.step(td)["next"]
-        _drop(recorders, getattr(env, "failed", {}), on_failure)
+        _drop(recorders, failed_rows(env), on_failure)
         for recorder in recorders:
             recorder.step(td["action"], after)
         td = after.exclude("reward")
@@ -174,7 +164,7 @@ def _act(
     if bool(action.isfinite().all()):
         return action
     bad = not_finite(action, [not recorder.done for recorder in recorders])
-    if bad and (on_failure is None or not hasattr(env, "rebuild")):
+    if bad and (on_failure is None or not isinstance(env, Restarts)):
         raise next(iter(bad.values()))
     _drop(recorders, bad, on_failure)
     return reject(env, actor, action, bad)
@@ -217,11 +207,22 @@ def play_many(
         played: dict[int, Episode] = {}
         tries = 0
         while not all(row in played for row in range(len(part))):
-            actor.episode, before = first, len(played)  # type: ignore[attr-defined]
-            for episode in play(env, actor, filled, on_decision=on_decision, on_failure=on_failure):
+            before = len(played)
+            for episode in play(env, actor, filled, on_decision=on_decision, on_failure=on_failure, first=first):
                 played.setdefault(episode.row, episode)
             tries = 0 if len(played) > before else tries + 1
             if failures is not None:
                 failures.check(tries)
         episodes += [played[row] for row in range(len(part))]
     return episodes
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Act with a module that is being trained as it will act when it is not: dropout and statistics hold still."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

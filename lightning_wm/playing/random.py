@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
@@ -31,29 +29,35 @@ class RandomActor(TensorDictModuleBase):  # type: ignore[misc]
         self.in_keys, self.out_keys = ["is_init"], ["action"]
         self.action, self.environments, self.hold = action, environments, hold
         self.seed, self.rank, self.episode = seed, rank, 0
-        self.reset()
+        self.noise, self.milliseconds = 0.0, 0.0
+        self.plan: TensorDict | None = None
+        self._generators: list[torch.Generator] = []
 
     def reset(self, mask: Tensor | None = None) -> None:
-        """Begin new episodes; each environment draws on from its own stream."""
-        if mask is None or not hasattr(self, "_generators"):
-            self._generators = [
-                rng.generator(self.seed, "exploration", self.rank, self.episode + row)
-                for row in range(self.environments)
-            ]
-            self._left = [0] * self.environments
-            self._held = torch.zeros(self.environments, self.action)
+        """Begin new episodes; those of a part of the environments draw on from their own streams."""
+        if mask is None:
+            self.episode += len(self._generators)
+            self._generators = []
             return
-        for row in mask.reshape(-1).nonzero().flatten().tolist():
+        for row in mask.reshape(-1).nonzero().flatten().tolist() if self._generators else ():
             self._left[row] = 0
 
-    def act(self, observation: Any = None) -> Tensor:
+    def act(self, observation: object = None) -> Tensor:
         """`[E, A]` in [-1, 1], whatever is observed."""
+        if not self._generators:
+            self._begin()
         for row, generator in enumerate(self._generators):
             if self._left[row] == 0:
                 self._left[row] = int(torch.randint(1, self.hold + 1, (), generator=generator))
                 self._held[row] = torch.rand(self.action, generator=generator) * 2 - 1
             self._left[row] -= 1
         return self._held.clone()
+
+    def _begin(self) -> None:
+        numbers = range(self.episode, self.episode + self.environments)
+        self._generators = [rng.generator(self.seed, "exploration", self.rank, number) for number in numbers]
+        self._left = [0] * self.environments
+        self._held = torch.zeros(self.environments, self.action)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write `action`."""

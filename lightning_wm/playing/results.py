@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,93 +12,7 @@ from rich.table import Table
 from scipy import stats
 
 from lightning_wm.playing.play import Episode
-from lightning_wm.runs.files import write_json
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One planner on one checkpoint, over a list of episode seeds."""
-
-    task: str
-    agent: str
-    observation: str
-    planner: str
-    settings: dict[str, Any]
-    env_steps: int
-    """Of the checkpoint."""
-    checkpoint: str
-    run_seed: int
-    seed: int
-    """Of the first episode; the others follow it."""
-    environments: int
-    """Episodes that were played at once."""
-    returns: list[float]
-    milliseconds: list[float] = field(default_factory=list)
-    """Per decision, over the environments in the call."""
-    scores: list[float] = field(default_factory=list)
-    """Score of each executed plan under the model; fallbacks have none."""
-    model_steps: float = 0.0
-    sequential_calls: float = 0.0
-    fallbacks: int = 0
-
-    def interval95(self) -> tuple[float, float]:
-        """Student's t interval of the mean; not-a-number with one episode."""
-        if len(self.returns) < 2:
-            return (float("nan"), float("nan"))
-        error = float(stats.sem(self.returns))
-        if error == 0.0:
-            return (self.mean, self.mean)
-        low, high = stats.t.interval(0.95, len(self.returns) - 1, loc=self.mean, scale=error)
-        return (float(low), float(high))
-
-    @property
-    def mean(self) -> float:
-        """Mean return."""
-        return float(np.mean(self.returns))
-
-    @property
-    def std(self) -> float:
-        """Sample standard deviation of the returns (0 with one episode)."""
-        return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else 0.0
-
-    @property
-    def iqm(self) -> float:
-        """Interquartile mean of the returns."""
-        return float(stats.trim_mean(self.returns, 0.25))
-
-    def quantile(self, q: float) -> float:
-        """Milliseconds per decision at a quantile; 0 where nothing was planned."""
-        return float(np.quantile(self.milliseconds, q)) if self.milliseconds else 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented form of `evaluations/NAME.json`."""
-        return {
-            "task": self.task,
-            "agent": self.agent,
-            "observation": self.observation,
-            "planner": self.planner,
-            "settings": self.settings,
-            "env_steps": self.env_steps,
-            "checkpoint": self.checkpoint,
-            "run_seed": self.run_seed,
-            "seed": self.seed,
-            "environments": self.environments,
-            "episodes": len(self.returns),
-            "returns": self.returns,
-            "mean": self.mean,
-            "std": self.std,
-            "iqm": self.iqm,
-            "interval95": list(self.interval95()),
-            "ms_per_decision": {"median": self.quantile(0.5), "p95": self.quantile(0.95)},
-            "predicted_score": float(np.mean(self.scores)) if self.scores else None,
-            "model_steps": self.model_steps,
-            "sequential_calls": self.sequential_calls,
-            "fallbacks": self.fallbacks,
-        }
-
-    def save(self, path: Path) -> None:
-        """Write the JSON file as a whole."""
-        write_json(path, self.as_json())
+from lightning_wm.runs.evaluation_file import Evaluation as Evaluation
 
 
 def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
@@ -132,9 +44,15 @@ def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float
     return mean, float(low), float(high)
 
 
+def decimal(value: float, sign: str = "") -> str:
+    """A return with one decimal, or with two digits where these would not show it: 831.9, 0.034."""
+    return f"{value:{sign}.2g}" if 0 < abs(value) < 1 else f"{value:{sign}.1f}"
+
+
 def written(mean: float, low: float, high: float) -> str:
     """A difference and its interval, where there is one."""
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if low == low else f"{mean:+.1f}"
+    difference = decimal(mean, "+")
+    return f"{difference} ({decimal(low, '+')} to {decimal(high, '+')})" if low == low else difference
 
 
 def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
@@ -147,28 +65,28 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         columns.insert(4, "to the first")
     for column in columns:
         view.add_column(column, justify="left" if column == "planner" else "right")
-    for one in evaluations:
-        cells = _cells(one)
+    for evaluation in evaluations:
+        cells = _cells(evaluation)
         if len(evaluations) > 1:
-            cells.insert(4, "-" if one is first else written(*paired(first["returns"], one["returns"])))
+            cells.insert(4, "-" if evaluation is first else written(*paired(first["returns"], evaluation["returns"])))
         view.add_row(*cells)
     return view
 
 
-def _cells(one: Mapping[str, Any]) -> list[str]:
-    low, high = one["interval95"]
+def _cells(evaluation: Mapping[str, Any]) -> list[str]:
+    low, high = evaluation["interval95"]
     known = low is not None and low == low
-    predicted, cost = one["predicted_score"], one["ms_per_decision"]
+    predicted, cost = evaluation["predicted_score"], evaluation["ms_per_decision"]
     return [
-        one["planner"],
-        str(one["episodes"]),
-        f"{one['mean']:.1f}",
-        f"{low:.1f} to {high:.1f}" if known else "-",
-        f"{one['iqm']:.1f}",
-        "-" if predicted is None else f"{predicted:.1f}",
+        evaluation["planner"],
+        str(evaluation["episodes"]),
+        decimal(evaluation["mean"]),
+        f"{decimal(low)} to {decimal(high)}" if known else "-",
+        decimal(evaluation["iqm"]),
+        "-" if predicted is None else decimal(predicted),
         f"{cost['median']:.1f}",
         f"{cost['p95']:.1f}",
-        f"{one['model_steps']:,.0f}",
+        f"{evaluation['model_steps']:,.0f}",
     ]
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import lightning_wm
 from lightning_wm.config import Config
+from lightning_wm.errors import printable
 
 _CARD = """\
 ---
@@ -36,16 +40,16 @@ A world model and what learned it, exported by `lightning_wm` {version}.
 ```python
 from lightning_wm import load_actor
 
-actor = load_actor("{folder}"{plugins})
+actor = load_actor({folder}{plugins})
 actor.reset()
 action = actor.act(observation)  # in [-1, 1], to be held for {repeat} env steps
 ```
 
 ```bash
-python -m lightning_wm.evaluate run={folder} episodes=10{typed}
+python -m lightning_wm.evaluate {run} episodes=10{typed}
 ```
 
-`config.yaml` has every setting; `recipe={folder}/config.yaml` trains anew with them.
+`config.yaml` has every setting; given as `recipe=` it trains anew with them.
 {needs}
 ## Licence
 
@@ -80,32 +84,39 @@ def card(
         evaluation: content of `evaluation.json`, or None.
     """
     plugins = ",".join(config.plugins)
-    needs = f"\nIt needs the Python packages {plugins}, which are code of their own: look at them first.\n"
+    needs = f"\nIt needs the Python packages {_text(plugins)}, which are code of their own: look at them first.\n"
     return _CARD.format(
-        title=f"{config.task.name}, {env_steps:,} env steps",
+        title=f"{_text(config.task.name)}, {env_steps:,} env steps",
         version=lightning_wm.__version__,
-        task=config.task.name,
+        task=_text(config.task.name),
         repeat=config.task.action_repeat,
-        observation=config.observation.kind,
-        model=config.model.name,
-        agent=config.agent.name,
-        planner=config.planner.name,
+        observation=_text(config.observation.kind),
+        model=_text(config.model.name),
+        agent=_text(config.agent.name),
+        planner=_text(config.planner.name),
         env_steps=env_steps,
         seed=config.seed,
-        checkpoint=checkpoint,
+        checkpoint=_text(checkpoint),
         parameters=parameters,
         returns=_NONE if evaluation is None else _table(evaluation),
-        folder=folder,
+        folder=json.dumps(folder, ensure_ascii=False),
+        run=shlex.quote(f"run={folder}"),
         plugins=f", plugins={config.plugins!r}" if plugins else "",
-        typed=f" plugins=[{plugins}]" if plugins else "",
+        typed=f" {shlex.quote(f'plugins=[{plugins}]')}" if plugins else "",
         needs=needs if plugins else "",
     )
+
+
+def _text(value: str) -> str:
+    """What may come from anybody as one line that is text and nothing else, inside of code and tables too."""
+    line = html.escape(" ".join(printable(value).split()), quote=False)
+    return line.replace("`", "'").replace("|", "\\|").replace("[", "\\[")
 
 
 def _table(evaluation: Mapping[str, Any]) -> str:
     low, high = evaluation["interval95"]
     return _TABLE.format(
-        planner=evaluation["planner"],
+        planner=_text(evaluation["planner"]),
         episodes=evaluation["episodes"],
         first=evaluation["seed"],
         last=evaluation["seed"] + evaluation["episodes"] - 1,

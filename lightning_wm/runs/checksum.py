@@ -12,7 +12,6 @@ import hashlib
 import struct
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ TAIL = struct.pack("<H", COMMENT) + MARK
 CHUNK = 1 << 20
 
 
-def packed(content: Any) -> memoryview:
+def packed(content: object) -> memoryview:
     """What `torch.save` writes, with the checksum as the archive's comment."""
     buffer = BytesIO()
     torch.save(content, buffer)
@@ -47,11 +46,11 @@ def sealed(path: Path) -> bool:
         if size < 0 or not tail.startswith(TAIL):
             return False
         file.seek(0)
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         while size > 0 and (part := file.read(min(CHUNK, size))):
-            found.update(part)
+            digest.update(part)
             size -= len(part)
-    found.update(EMPTY)
-    if found.hexdigest().encode() != tail[len(TAIL) :]:
+    digest.update(EMPTY)
+    if digest.hexdigest().encode() != tail[len(TAIL) :]:
         raise ValueError("its content does not match its checksum")
     return True

@@ -1,77 +1,80 @@
-"""When the disk is full: what may go, goes, and what must be written is tried once more."""
+"""Files that are either whole or absent: written beside their name, synced, and only then given it."""
 
 from __future__ import annotations
 
 import errno
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO
 
-from lightning_wm.errors import DiskError, is_full
-
-Result = TypeVar("Result")
-
-
-_spare: list[Path] = []
+from lightning_wm.errors import unwritable
+from lightning_wm.runs.failpoints import reach
 
 
-@contextmanager
-def may_drop(videos: Path) -> Iterator[None]:
-    """Inside the block the films in a folder may be deleted to make room: they can be made again, a run cannot."""
-    _spare.append(videos)
-    try:
-        yield
-    finally:
-        _spare.remove(videos)
-
-
-def with_room(write: Callable[[], Result]) -> Result:
-    """Call `write`; where that finds the disk full and there are films that may go, delete them and call it once more.
-
-    Args:
-        write: writes all or nothing, and raises DiskError where it cannot.
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it, and only then give it the name.
 
     Raises:
-        DiskError: of `write`: the second time, or the first where nothing was deleted.
+        DiskError: the disk is full.
+        UserError: the folder cannot be written to.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        return write()
-    except DiskError as error:
-        if not is_full(error) or not sum(_drop(videos) for videos in _spare):
-            raise
-    return write()
-
-
-def _drop(videos: Path) -> int:
-    """Delete the films in a folder, say so, and return how many there were."""
-    films = [path for path in videos.glob("*.mp4") if path.is_file() and not path.is_symlink()]
-    freed = sum(path.stat().st_size for path in films)
-    for path in films:
-        path.unlink(missing_ok=True)
-    if films:
-        print(f"the disk is full: deleted {len(films)} films ({freed:,} bytes) in {videos}", file=sys.stderr)
-    return len(films)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            reach(f"written{path.suffix}")
+            file.flush()
+            os.fsync(file.fileno())
+        reach(f"synced{path.suffix}")
+        os.replace(temporary, path)
+        reach(f"named{path.suffix}")
+        sync(path.parent)
+    except BaseException as error:
+        remove(temporary)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
 
 
 def append(path: Path, text: str) -> None:
     """Add a line to a file, whole or not at all.
 
     Raises:
-        DiskError: the disk is full or the file cannot be written.
+        DiskError: the disk is full.
+        UserError: the file cannot be written to.
     """
-    with_room(partial(_append, path, text.encode()))
-
-
-def _append(path: Path, data: bytes) -> None:
+    data = text.encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:  # a buffer would try again when the file is closed
             before = file.tell()
             if file.write(data) < len(data):
                 file.truncate(before)
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise DiskError(f"{path} could not be written: {error.strerror or error}; free some space") from error
+        raise unwritable(path, error) from error
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what `write_atomically` left in a folder when its process was killed; the folder must have one owner."""
+    for path in folder.glob(".*.*"):
+        if path.suffix[1:].isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file where it is there and can be deleted."""
+    with suppress(OSError):  # where nothing can be written there is nothing to delete
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

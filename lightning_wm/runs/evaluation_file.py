@@ -1,75 +1,131 @@
-"""Reading `evaluations/NAME.json` and a model folder's `evaluation.json`, which may come from elsewhere."""
+"""One planner on one checkpoint: `evaluations/NAME.json` and a model folder's `evaluation.json`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+from scipy import stats
 
 from lightning_wm.errors import UserError
-from lightning_wm.runs.files import read_json
-from lightning_wm.runs.untrusted import shown
+from lightning_wm.runs.files import read_json, write_json
+from lightning_wm.runs.formats import Count, FileFormat, Number, Numbers, checked
+
+DEEPEST = 20
+"""Objects and lists inside one another in a planner's settings; ours have two."""
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an evaluation's file, after comparing it with what `Evaluation.as_json` writes.
+def _shallow(settings: dict[str, Any]) -> dict[str, Any]:
+    waiting: list[tuple[object, int]] = [(settings, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise ValueError("settings are nested too deeply")
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(item, depth + 1) for item in inside]
+    return settings
+
+
+class Milliseconds(FileFormat):
+    """Of a decision, over the environments in the call; 0 where nothing was planned."""
+
+    median: Number
+    p95: Number
+
+
+class Evaluation(FileFormat):
+    """One planner on one checkpoint, over a list of episode seeds; the statistics follow from the returns."""
+
+    milliseconds: Numbers = Field(default=[], exclude=True, repr=False)
+    """Per decision, over the environments in the call; not in the file."""
+    scores: Numbers = Field(default=[], exclude=True, repr=False)
+    """Score of each executed plan under the model, fallbacks have none; not in the file."""
+
+    task: str
+    agent: str
+    observation: str
+    planner: str
+    settings: Annotated[dict[str, Any], AfterValidator(_shallow)]
+    env_steps: Count
+    """Of the checkpoint."""
+    checkpoint: str
+    run_seed: Count
+    seed: Count
+    """Of the first episode; the others follow it."""
+    environments: Count
+    """Episodes that were played at once."""
+    episodes: Count
+    returns: Annotated[Numbers, Field(min_length=1)]
+    """Of every episode: the undiscounted sum of its rewards."""
+    mean: Number = Field(default_factory=lambda data: float(np.mean(data["returns"])))
+    std: Number = Field(default_factory=lambda data: _std(data["returns"]))
+    """Sample standard deviation of the returns; 0 with one episode."""
+    iqm: Number = Field(default_factory=lambda data: float(stats.trim_mean(data["returns"], 0.25)))
+    """Interquartile mean of the returns."""
+    interval95: Annotated[list[Number | None], Field(min_length=2, max_length=2)] = Field(
+        default_factory=lambda data: _interval(data["returns"])
+    )
+    """Student's t interval of the mean; two times null with one episode."""
+    ms_per_decision: Milliseconds = Field(default_factory=lambda data: _milliseconds(data["milliseconds"]))
+    predicted_score: Number | None = Field(
+        default_factory=lambda data: float(np.mean(data["scores"])) if data["scores"] else None
+    )
+    """Mean of the scores; null where nothing was planned."""
+    model_steps: Number = 0.0
+    sequential_calls: Number = 0.0
+    fallbacks: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, content: object) -> object:
+        """`episodes` follows from the returns as well, which come after it in the file."""
+        if isinstance(content, dict) and "episodes" not in content and isinstance(content.get("returns"), list):
+            return {**content, "episodes": len(content["returns"])}
+        return content
+
+    def save(self, path: Path) -> None:
+        """Write the JSON file as a whole."""
+        write_json(path, self.as_json())
+
+
+_MAY_LACK = ("milliseconds", "scores", "sequential_calls", "fallbacks")
+REQUIRED = [name for name in Evaluation.model_fields if name not in _MAY_LACK]
+"""What a file must have, although it could be worked out."""
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """An evaluation's file, which may come from elsewhere.
 
     Raises:
         UserError: it is missing, damaged or something else.
     """
+
+    def refuse(why: str) -> UserError:
+        return UserError(f"{path} is damaged or foreign ({why}); expected an evaluation; remove it, or evaluate again")
+
     content = read_json(path)
-    fault = "it holds no object" if not isinstance(content, dict) else _fault(content, _SHAPE)
-    if fault is not None:
-        raise UserError(f"{path} is damaged or foreign ({fault}); expected an evaluation; remove it, or evaluate again")
-    return dict(content)
-
-
-def _fault(content: Mapping[str, Any], shape: Mapping[str, Callable[[Any], bool]]) -> str | None:
-    """The first key that is missing or has the wrong kind of value."""
-    for name, fits in shape.items():
+    for name in REQUIRED if isinstance(content, dict) else ():
         if name not in content:
-            return f"{name} is missing"
-        if not fits(content[name]):
-            return f"{name} is {shown(content[name])}"
-    return None
+            raise refuse(f"{name} is missing")
+    return checked(Evaluation, content, refuse)
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+def _std(returns: list[float]) -> float:
+    return float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
 
 
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**62
+def _interval(returns: list[float]) -> list[float | None]:
+    if len(returns) < 2:
+        return [None, None]
+    mean, error = float(np.mean(returns)), float(stats.sem(returns))
+    if error == 0.0:
+        return [mean, mean]
+    low, high = stats.t.interval(0.95, len(returns) - 1, loc=mean, scale=error)
+    return [float(low), float(high)]
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # of whole numbers of any length, too
-
-
-def _maybe(value: Any) -> bool:
-    return value is None or _number(value)
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_number(one) for one in value)
-
-
-def _interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_maybe(one) for one in value)
-
-
-def _cost(value: Any) -> bool:
-    return isinstance(value, dict) and all(_number(value.get(name)) for name in ("median", "p95"))
-
-
-_SHAPE: Mapping[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("task", "agent", "observation", "planner", "checkpoint"), _text),
-    **dict.fromkeys(("env_steps", "run_seed", "seed", "environments", "episodes"), _count),
-    "settings": lambda value: isinstance(value, dict),
-    "returns": _numbers,
-    **dict.fromkeys(("mean", "std", "iqm", "model_steps"), _number),
-    "interval95": _interval,
-    "ms_per_decision": _cost,
-    "predicted_score": _maybe,
-}
+def _milliseconds(values: list[float]) -> Milliseconds:
+    median, p95 = np.quantile(values, (0.5, 0.95)) if values else (0.0, 0.0)
+    return Milliseconds(median=float(median), p95=float(p95))

@@ -13,10 +13,10 @@ _reached: dict[str, int] = {}
 
 def reach(name: str) -> None:
     """Die as by `kill -9` where the environment asks for it; otherwise nothing."""
-    asked = os.environ.get(VARIABLE)
-    if asked is None:
+    point = os.environ.get(VARIABLE)
+    if point is None:
         return
-    wanted, _, count = asked.partition(":")
+    wanted, _, count = point.partition(":")
     if wanted == name:
         _reached[name] = _reached.get(name, 0) + 1
         if _reached[name] == int(count or 1):

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
-from lightning_wm.config.layers import laid
-from lightning_wm.config.recipes import group_file
+from lightning_wm.config.compose import group_file
+from lightning_wm.config.store import laid
+from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
+from lightning_wm.planning.settings import judged_alike
+from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
-from lightning_wm.runs.files import RunDirectory, load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
 from lightning_wm.runs.untrusted import check_folder
 from lightning_wm.runs.weights import no_larger_than, put_weights
 from lightning_wm.training.experiment import build_agent, environments
+
+if TYPE_CHECKING:
+    from lightning_wm.agents.base import BaseAgent
+    from lightning_wm.protocols import Actor
 
 
 @dataclass(frozen=True)
@@ -27,13 +34,15 @@ class LoadedRun:
     run: RunDirectory
     config: Config
     tree: dict[str, Any]
-    agent: Any
+    agent: BaseAgent
     env_steps: int
     """Of the checkpoint."""
     checkpoint: str
     """`last` or `best`; for a model folder, what it was exported from."""
     plugins: list[str]
     trust: bool
+    layout: ObservationLayout | None = None
+    """Of the task's own observation."""
 
 
 def load_run(
@@ -50,7 +59,7 @@ def load_run(
     Raises:
         UserError: it is neither, its files are damaged, or it names plugins that are not trusted.
     """
-    from lightning_wm.envs import spaces
+    from lightning_wm.envs import observation_layout, spaces
 
     run = RunDirectory(path)
     if not run.exists():
@@ -65,21 +74,20 @@ def load_run(
     config = configuration.from_tree(tree, plugins, trust)
     file, saved = _weights(run, checkpoint)
     env = environments(config)(1)
-    seen = spaces(env)
+    seen, parts = spaces(env), observation_layout(env)
     env.close()
     with no_larger_than(file, saved.tensors):
         agent = build_agent(config, seen)
     put_weights(agent, saved.tensors, file)
     agent.eval()
-    return LoadedRun(run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust)
+    return LoadedRun(run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, parts)
 
 
 def _weights(run: RunDirectory, checkpoint: str) -> tuple[Path, Weights]:
     """The weights, and the file they are from."""
     if is_model_folder(run.path):
         return run.path / WEIGHTS, read_weights(run.path, checkpoint)
-    file = run.checkpoint(checkpoint)
-    saved = load_checkpoint(file)
+    file, saved = run.load(checkpoint)
     env_steps = saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"]
     return file, Weights(saved["state_dict"], env_steps, checkpoint)
 
@@ -96,9 +104,9 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
         own = configuration.read_tree(shipped) if shipped is not None else {"name": name}
     tree = {**loaded.tree, "planner": laid(own, fields)}
     plugins = [*loaded.plugins, *loaded.config.plugins] if loaded.trust else loaded.plugins
-    found = configuration.from_tree(tree, plugins, loaded.trust).planner
-    loaded.agent.actor(build("planner", found))  # refuses before the planners that are played first have played
-    return found
+    settings = judged_alike(configuration.from_tree(tree, plugins, loaded.trust).planner, loaded.config.planner)
+    loaded.agent.actor(build("planner", settings))  # refuses before the planners that are played first have played
+    return settings
 
 
 def load_actor(
@@ -108,7 +116,7 @@ def load_actor(
     seed: int = 0,
     plugins: Sequence[str] = (),
     trust: bool = False,
-) -> Any:
+) -> Actor:
     """What plays, from a run directory or a model folder, for a loop of your own.
 
     Args:
@@ -128,6 +136,9 @@ def load_actor(
     """
     loaded = load_run(run, checkpoint, plugins, trust)
     settings = planner_config(loaded, planner or loaded.config.planner.name, {})
-    return loaded.agent.actor(build("planner", settings), seed=seed)
+    actor = loaded.agent.actor(build("planner", settings), seed=seed)
+    if isinstance(actor, WorldModelActor):
+        actor.intake.layout = loaded.layout
+    return actor
 
 

@@ -13,21 +13,43 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, Literal
 
 import safetensors.torch
+from pydantic import BeforeValidator, PlainSerializer
 from safetensors import safe_open
 from torch import Tensor
 
-from lightning_wm.errors import DiskError, UserError
-from lightning_wm.runs.files import write_atomically
-from lightning_wm.runs.untrusted import FORMAT, check_format, shown
+from lightning_wm.errors import UserError, unwritable
+from lightning_wm.runs.disk import write_atomically
+from lightning_wm.runs.formats import Count, FileFormat, checked
+from lightning_wm.runs.untrusted import FORMAT, check_format, reason
 
 WEIGHTS, CONFIG, EVALUATION, CARD = "model.safetensors", "config.yaml", "evaluation.json", "README.md"
+
+
+def _whole(value: object) -> object:
+    """A whole number for text of digits; whatever else it is, as it is."""
+    digits = isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value, re.ASCII)
+    return int(value) if isinstance(value, str) and digits else value
+
+
+Digits = Annotated[Count, BeforeValidator(_whole), PlainSerializer(str)]
+
+
+class Header(FileFormat):
+    """The metadata of `model.safetensors`, which are texts."""
+
+    format: str = "pt"
+    """Of the tensors, for whoever else reads it."""
+    lightning_wm: Digits = FORMAT
+    env_steps: Digits
+    checkpoint: Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -59,13 +81,9 @@ def write_weights(folder: Path, weights: Weights) -> None:
         raise UserError(f"the agent keeps {odd[0]} beside its weights, which is no tensor; expected tensors alone")
     # Copies, since safetensors refuses tensors that share memory or have another order in it.
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in weights.tensors.items()}
-    about = {"env_steps": str(weights.env_steps), "checkpoint": weights.checkpoint}
-    content = safetensors.torch.save(plain, {"format": "pt", "lightning_wm": str(FORMAT), **about})
-
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    write_atomically(folder / WEIGHTS, write)
+    header = Header.model_validate({"env_steps": weights.env_steps, "checkpoint": weights.checkpoint})
+    content = safetensors.torch.save(plain, header.model_dump())
+    write_atomically(folder / WEIGHTS, lambda file: file.write(content))
 
 
 def read_weights(folder: Path, checkpoint: str = "last") -> Weights:
@@ -84,25 +102,12 @@ def read_weights(folder: Path, checkpoint: str = "last") -> Weights:
             about = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
     except Exception as error:
-        raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    check_format(path, _count(about.get("lightning_wm")))
-    weights = Weights(tensors, _about_steps(path, about), about.get("checkpoint", ""))
-    if weights.checkpoint not in ("last", "best"):
-        raise _damaged(path, f"its checkpoint is {shown(weights.checkpoint)}")
-    if checkpoint == "best" and weights.checkpoint != "best":
+        raise _damaged(path, reason(error)) from error
+    check_format(path, _whole(about.get("lightning_wm")))
+    header = checked(Header, about, partial(_damaged, path))
+    if checkpoint == "best" and header.checkpoint != "best":
         raise UserError(f"{folder} was exported with checkpoint=last and has no other; leave checkpoint=best out")
-    return weights
-
-
-def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else None
-
-
-def _about_steps(path: Path, about: Mapping[str, str]) -> int:
-    steps = _count(about.get("env_steps"))
-    if steps is None:
-        raise _damaged(path, f"its env_steps are {shown(about.get('env_steps'))}")
-    return steps
+    return Weights(tensors, header.env_steps, header.checkpoint)
 
 
 def _damaged(path: Path, why: str) -> UserError:
@@ -127,7 +132,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         UserError: `out` is there already.
-        DiskError: the file system refuses.
+        DiskError, UserError: the file system refuses.
     """
     refuse_existing(out)
     beside = out.parent / f".{out.name}.{os.getpid()}"
@@ -136,6 +141,6 @@ def new_folder(out: Path) -> Iterator[Path]:
         yield beside
         os.rename(beside, out)
     except OSError as error:
-        raise DiskError(f"{out} could not be written: {error.strerror or error}; choose another folder") from error
+        raise unwritable(out, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -9,11 +9,11 @@ changes a folder while it is read.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from lightning_wm.errors import UserError
 
@@ -23,7 +23,7 @@ _NOT_READ = ("tensorboard", "wandb")
 """Folders of a run that only loggers write to and that nothing here reads; W&B keeps links in its own."""
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value from a file as it can be put into a message: short, and whatever it is.
 
     A few bytes can describe a list whose text has no end, or a number of millions of digits.
@@ -33,6 +33,11 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() < 128):
         return repr(value)
     return f"a {type(value).__name__}"
+
+
+def reason(error: BaseException) -> str:
+    """An error of a library in one line: its text, or its name where it has none."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def check_folder(folder: Path) -> None:
@@ -66,11 +71,27 @@ def _check_entry(path: Path, home: Path) -> None:
 def _entries(folder: Path) -> Iterator[Path]:
     waiting = [folder]  # no recursion: folders can lie deeper than Python's stack
     while waiting:
-        here = waiting.pop()
-        for path in sorted(here.iterdir()):
+        visited = waiting.pop()
+        for path in sorted(visited.iterdir()):
             yield path
             if path.is_dir() and not path.is_symlink() and path.name not in _NOT_READ:
                 waiting.append(path)
+
+
+def refuse_shared(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse files of a folder that are written in place and have another name besides: that one would change too.
+
+    Raises:
+        UserError: names the first.
+    """
+    for path in paths:
+        if path.exists() and path.stat().st_nlink > 1:
+            copy = folder.with_name(f"{folder.name}-copy")
+            raise UserError(
+                f"{path} is also a file of another folder (a hard link, as cp -al makes them), which would change too; "
+                f"expected files of its own; type {shlex.join(['cp', '-r', '--sparse=always', str(folder), str(copy)])}"
+                f" and go on with {copy}"
+            )
 
 
 def check_archive(path: Path) -> None:
@@ -91,65 +112,16 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"it unpacks to {unpacked:,} bytes and has {size:,}")
 
 
-def check_format(path: Path, found: Any) -> None:
+def check_format(path: Path, number: object) -> None:
     """Refuse files of another format.
 
     Raises:
         UserError: says which can be read.
     """
-    if type(found) is int and found > FORMAT:
+    if type(number) is int and number > FORMAT:
         raise UserError(
-            f"{path} has format {shown(found)}, this version of lightning_wm reads up to {FORMAT}; "
+            f"{path} has format {shown(number)}, this version of lightning_wm reads up to {FORMAT}; "
             "install a newer one: pip install --upgrade lightning_wm"
         )
-    if type(found) is not int or found < 1:
-        raise UserError(f"{path} is damaged or foreign (format {shown(found)}); expected format {FORMAT}")
-
-
-def check_checkpoint(path: Path, checkpoint: Any) -> None:
-    """Refuse a checkpoint that does not hold weights and, under the key `lightning_wm`, what fit adds to them.
-
-    Raises:
-        UserError: names what is wrong.
-    """
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "lightning_wm" not in checkpoint:
-        raise UserError(f"{path} is foreign: it is no checkpoint of lightning_wm; expected one written by fit")
-    weights, added = checkpoint["state_dict"], checkpoint["lightning_wm"]
-    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise _foreign(path, "its weights are no mapping of names")
-    if not isinstance(added, dict):
-        raise _foreign(path, "its part 'lightning_wm' is no mapping")
-    check_format(path, added.get("format"))
-    for name in ("sealed", "mid_turn"):
-        if not isinstance(added.get(name, False), bool):
-            raise _foreign(path, f"{name} is {shown(added[name])}")
-    ranks = added.get("ranks")
-    if not isinstance(ranks, list) or not ranks:
-        raise _foreign(path, "it names no ranks")
-    for rank in ranks:
-        if not isinstance(rank, dict) or not isinstance(rank.get("replay"), dict):
-            raise _foreign(path, "a rank has no state of its replay")
-        _check_counters(path, rank.get("counters"))
-    if not _is_count(added.get("metrics_bytes")):
-        raise _foreign(path, f"metrics_bytes is {shown(added.get('metrics_bytes'))}")
-
-
-def _check_counters(path: Path, counters: Any) -> None:
-    if not isinstance(counters, dict):
-        raise _foreign(path, "a rank has no counters")
-    for name in ("env_steps", "agent_steps", "episodes", "rank_episodes", "turns"):
-        if not _is_count(counters.get(name)):
-            raise _foreign(path, f"{name} is {shown(counters.get(name))}")
-    if not _is_count(counters.get("restarts", 0)):  # the first checkpoints of format 1 have none
-        raise _foreign(path, f"restarts is {shown(counters['restarts'])}")
-    seconds = counters.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 2**62:
-        raise _foreign(path, f"seconds is {shown(seconds)}")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**62
-
-
-def _foreign(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged or foreign ({why}); expected a checkpoint written by fit")
+    if type(number) is not int or number < 1:
+        raise UserError(f"{path} is damaged or foreign (format {shown(number)}); expected format {FORMAT}")

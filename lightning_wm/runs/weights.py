@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from lightning_wm.errors import UserError
-from lightning_wm.runs.untrusted import shown
+from lightning_wm.runs.untrusted import reason, shown
 
 _SLACK_PARAMETERS, _SLACK_TENSORS = 1_000_000, 1_000
 """What a model may have beyond four times the file's: parameters that are made and then replaced."""
+_MAKERS: tuple[Callable[..., Tensor], ...] = (torch.empty, torch.zeros, torch.ones, torch.full)
+"""What torch's modules make their parameters with."""
+
+
+class _Budget(TorchFunctionMode):
+    """Counts the numbers and tensors that this thread makes, before their memory is reserved."""
+
+    def __init__(self, numbers: int, tensors: int, error: UserError) -> None:
+        super().__init__()
+        self.numbers, self.tensors, self.error = numbers, tensors, error
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Tensor],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> Tensor:
+        given = dict(kwargs or {})
+        if func in _MAKERS and "out" not in given:
+            planned = func(*args, **{**given, "device": "meta", "pin_memory": False})
+            self.numbers, self.tensors = self.numbers - planned.numel(), self.tensors - 1
+            if self.numbers < 0 or self.tensors < 0:
+                raise self.error
+        return func(*args, **given)
 
 
 @contextmanager
-def no_larger_than(path: Path, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def no_larger_than(path: Path, weights: Mapping[str, object]) -> Iterator[None]:
     """Stop building a model that asks for much more than a file's weights, before its memory is touched.
 
     A configuration of a few lines can describe a model of any size.
@@ -27,31 +51,23 @@ def no_larger_than(path: Path, weights: Mapping[str, Tensor]) -> Iterator[None]:
     Raises:
         UserError: inside the block, at the first tensor too many.
     """
-    budget = 4 * sum(_stored(value) for value in weights.values()) + _SLACK_PARAMETERS
+    numbers = 4 * sum(_stored(value) for value in weights.values()) + _SLACK_PARAMETERS
     tensors = 4 * len(weights) + _SLACK_TENSORS
-
-    def count(module: torch.nn.Module, name: str, value: torch.nn.Parameter | None) -> None:
-        nonlocal budget, tensors
-        budget, tensors = budget - (0 if value is None else value.numel()), tensors - 1
-        if budget < 0 or tensors < 0:
-            raise UserError(_does_not_fit(path, "the configuration describes a much larger model"))
-
-    handle = register_module_parameter_registration_hook(count)
     try:
-        yield
+        with _Budget(numbers, tensors, _misfit(path, "the configuration describes a much larger model")):
+            yield
     except (MemoryError, RuntimeError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(_does_not_fit(path, f"the model cannot be built: {reason}")) from error
-    finally:
-        handle.remove()
+        raise _misfit(path, f"the model cannot be built: {reason(error)}") from error
 
 
-def _stored(value: Any) -> int:
+def _stored(value: object) -> int:
     """How many numbers a tensor has, at most one for each byte: a view of a few can pretend to have any number."""
-    return min(value.numel(), value.untyped_storage().nbytes()) if _is_plain(value) else 0
+    if not isinstance(value, Tensor) or not _is_plain(value):
+        return 0
+    return min(value.numel(), value.untyped_storage().nbytes())
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Tensor) -> bool:
     return (
         type(value) in (Tensor, torch.nn.Parameter)
         and value.layout == torch.strided
@@ -61,23 +77,31 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def put_weights(agent: torch.nn.Module, weights: Any, path: Path) -> None:
-    """Load weights of a file, after comparing names, shapes and kinds.
+def check_weights(agent: torch.nn.Module, weights: object, path: Path) -> None:
+    """Compare names, shapes and kinds of a file's weights with an agent's.
+
+    Raises:
+        UserError: they are not this agent's.
+    """
+    fault = _difference(agent.state_dict(), weights)
+    if fault is not None:
+        raise _misfit(path, fault)
+
+
+def put_weights(agent: torch.nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights of a file, after `check_weights`.
 
     Raises:
         UserError: they are not this agent's; nothing has changed.
     """
-    own = agent.state_dict()
-    fault = _difference(own, weights)
-    if fault is not None:
-        raise UserError(_does_not_fit(path, fault))
+    check_weights(agent, weights, path)
     try:
         agent.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise UserError(_does_not_fit(path, str(error).splitlines()[-1].strip())) from error
+        raise _misfit(path, reason(error)) from error
 
 
-def _difference(own: Mapping[str, Any], weights: Any) -> str | None:
+def _difference(own: Mapping[str, object], weights: object) -> str | None:
     """The first thing that keeps `weights` from being loaded as `own`, or None."""
     if not isinstance(weights, Mapping):
         return "its weights are no mapping"
@@ -86,18 +110,18 @@ def _difference(own: Mapping[str, Any], weights: Any) -> str | None:
         return f"{min(missing)} is missing"
     if foreign:
         return f"{sorted(map(shown, foreign))[0]} is not part of the model"
-    for name, there in own.items():
-        found = weights[name]
-        if not isinstance(there, Tensor):
+    for name, value in own.items():
+        stored = weights[name]
+        if not isinstance(value, Tensor):
             continue
-        if not _is_plain(found):
+        if not isinstance(stored, Tensor) or not _is_plain(stored):
             return f"{name} is no plain tensor"
-        if found.shape != there.shape:
-            return f"{name} is {list(found.shape)}, the model has {list(there.shape)}"
-        if found.is_floating_point() != there.is_floating_point():
-            return f"{name} is {found.dtype}, the model has {there.dtype}"
+        if stored.shape != value.shape:
+            return f"{name} is {list(stored.shape)}, the model has {list(value.shape)}"
+        if stored.is_floating_point() != value.is_floating_point():
+            return f"{name} is {stored.dtype}, the model has {value.dtype}"
     return None
 
 
-def _does_not_fit(path: Path, why: str) -> str:
-    return f"{path} does not fit the config.yaml beside it ({why}); expected the model it was saved with"
+def _misfit(path: Path, why: str) -> UserError:
+    return UserError(f"{path} does not fit the config.yaml beside it ({why}); expected the model it was saved with")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
-from lightning_wm.training.evaluation import Evaluate
+from lightning_wm.runs.checkpoint import Added, Rank
 from lightning_wm.training.loggers import EnvStepTensorBoard
-from lightning_wm.training.ranks import agree
-from lightning_wm.training.rollout import Rollout
-
-FORMAT = 1
+from lightning_wm.training.ranks import raise_together
+from lightning_wm.training.state import RunState, replay_data
 
 
 class TurnCheckpoint(Checkpoint):
@@ -32,48 +31,43 @@ class TurnCheckpoint(Checkpoint):
 
     Args:
         folder: for checkpoints.
-        rollout: its counters are saved.
+        state: of the run; its counters are saved.
         metrics: the file whose length is noted, or None.
-        evaluate: says when the weights are the best so far; or None.
         keep: how many of the newest are kept.
     """
 
     def __init__(
         self,
         folder: Path,
-        rollout: Rollout,
+        state: RunState,
         metrics: Path | None = None,
-        evaluate: Evaluate | None = None,
         keep: int = 2,
     ) -> None:
-        self.folder, self.rollout, self.metrics, self.evaluate, self.keep = folder, rollout, metrics, evaluate, keep
-        self._ranks: list[dict[str, Any]] = []
+        self.folder, self.state, self.metrics, self.keep = folder, state, metrics, keep
         self._between = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.evaluate is not None and self.evaluate.is_best:  # an evaluation was owed
-            self._ranks = self._gather(trainer)
+        if self.state.is_best:  # an evaluation was owed
             self._save_best(trainer, pl_module)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        if signal := self.rollout.signals.agreed(trainer):
-            self.rollout.tick()
+        if signal := self.state.signals.agreed(trainer):
+            self.state.tick()
             self._between = True
-            self._save(trainer, f"turn-{self.rollout.counters.turns:05d}_{batch_idx:05d}.ckpt")
+            self._save(trainer, f"turn-{self.state.counters.turns:05d}_{batch_idx:05d}.ckpt")
             raise Interrupted(signal)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, f"turn-{self.rollout.counters.turns:05d}.ckpt")
-        if self.evaluate is not None and self.evaluate.is_best:
+        self._save(trainer, f"turn-{self.state.counters.turns:05d}.ckpt")
+        if self.state.is_best:
             self._save_best(trainer, pl_module)
-        if signal := self.rollout.signals.agreed(trainer):
+        if signal := self.state.signals.agreed(trainer):
             raise Interrupted(signal)
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
-        """Write a checkpoint on rank 0 after every rank's replay is on the disk, then remove the oldest."""
-        self._ranks = self._gather(trainer)
+        """Write a checkpoint on rank 0, then remove the oldest."""
         trainer.save_checkpoint(self.folder / name, weights_only=False)
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("turn-*.ckpt"))[: -self.keep]:
@@ -81,35 +75,31 @@ class TurnCheckpoint(Checkpoint):
 
     def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Weights alone: for evaluation, not for going on."""
+        checkpoint: dict[str, Any] = {"state_dict": pl_module.state_dict()}
+        self.on_save_checkpoint(trainer, pl_module, checkpoint)
         if trainer.is_global_zero:
-            checkpoint: dict[str, Any] = {"state_dict": pl_module.state_dict()}
-            self.on_save_checkpoint(trainer, pl_module, checkpoint)
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.folder / "best.ckpt")
 
     def _gather(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
-        """Counters and replay state of every rank, in the order of ranks."""
-        here, error = {"counters": self.rollout.state_dict()}, None
+        """Counters of every rank and the state of its replay, which is then on the disk, in the order of ranks."""
+        state, error = {"counters": asdict(self.state.counters)}, None
         try:
-            here["replay"] = trainer.datamodule.replay.state()  # type: ignore[attr-defined]
+            state["replay"] = replay_data(trainer).replay.state()
         except LightningWMError as met:
             error = met
-        agree(trainer, error)
+        raise_together(trainer, error)
         if trainer.world_size == 1:
-            return [here]
+            return [state]
         ranks: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, here)
+        torch.distributed.all_gather_object(ranks, state)
         return ranks
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["lightning_wm"] = {
-            "format": FORMAT,
-            "sealed": True,
-            "mid_turn": self._between,
-            "ranks": self._ranks,
-            "metrics_bytes": _synced(self.metrics),
-        }
+        ranks = [Rank.model_validate(rank) for rank in self._gather(trainer)]
+        added = Added(sealed=True, mid_turn=self._between, ranks=ranks, metrics_bytes=_synced(self.metrics))
+        checkpoint["lightning_wm"] = added.as_json()
         if self._between:
             # The batch that Lightning has fetched is not begun: it is fetched again.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -127,8 +117,8 @@ class TurnCheckpoint(Checkpoint):
                 f"type trainer.devices={len(saved['ranks'])}, or run=<a new folder>"
             )
         rank = saved["ranks"][trainer.global_rank]
-        trainer.datamodule.replay.restore(rank["replay"])  # type: ignore[attr-defined]
-        self.rollout.load_state_dict(rank["counters"])
+        replay_data(trainer).replay.restore(rank["replay"])
+        self.state.counters.restore(rank["counters"])
         for logger in trainer.loggers:
             if isinstance(logger, EnvStepTensorBoard):
                 logger.resume()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lightning_wm.errors import LightningWMError
 from lightning_wm.playing.results import show
 from lightning_wm.registry import build
-from lightning_wm.runs.evaluation_file import read_evaluation
-from lightning_wm.training.experiment import Experiment, evaluate_planner, load_weights
+from lightning_wm.runs.evaluation_file import Evaluation, read_evaluation
+from lightning_wm.runs.weights import put_weights
+from lightning_wm.training.experiment import Experiment, evaluate_planner
 from lightning_wm.training.plots import learning_curve
 from lightning_wm.training.video import film
 
@@ -24,15 +25,22 @@ def close_run(experiment: Experiment) -> None:
     What is there already, for this checkpoint and these settings, is read back instead.
     """
     config, run, agent = experiment.config, experiment.run, experiment.agent
-    env_steps = load_weights(agent, run.checkpoint("last"))["ranks"][0]["counters"]["env_steps"]
+    path, saved = run.load("last")
+    put_weights(agent, saved["state_dict"], path)
+    env_steps = saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"]
+    del saved
     agent.to(torch.device("cuda") if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     agent.eval()
-    learning_curve(run.metrics, run.curve, f"{config.task.name}, seed {config.seed}")
     paths: list[Path] = [run.path, run.curve]
     if config.evaluation.final_episodes:
         path = run.evaluations / "final.json"
-        show([_stored(experiment, path, env_steps) or _evaluated(experiment, path, env_steps)])
+        stored = _stored(experiment, path, env_steps)
+        result = _evaluated(experiment, env_steps) if stored is None else stored
+        show([result.as_json()])
+        if stored is None:  # after it was shown: what cannot be written is not lost
+            result.save(path)
         paths.append(path)
+    learning_curve(run.metrics, run.curve, f"{config.task.name}, seed {config.seed}")
     if config.evaluation.video:
         video = _video(experiment, env_steps)
         paths += [video] if video is not None else []
@@ -40,32 +48,29 @@ def close_run(experiment: Experiment) -> None:
         print(path)
 
 
-def _stored(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any] | None:
+def _stored(experiment: Experiment, path: Path, env_steps: int) -> Evaluation | None:
     """The final evaluation, where it has been made with these settings."""
     if not path.exists():
         return None
     settings, content = experiment.config.evaluation, read_evaluation(path)
-    asked = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
-    found = tuple(content.get(name) for name in ("env_steps", "seed", "episodes", "settings"))
-    return dict(content) if found == asked else None
+    wanted = (env_steps, settings.final_seed, settings.final_episodes, asdict(experiment.config.planner))
+    stored = (content.env_steps, content.seed, content.episodes, content.settings)
+    return content if stored == wanted else None
 
 
-def _evaluated(experiment: Experiment, path: Path, env_steps: int) -> dict[str, Any]:
+def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:
     config, settings = experiment.config, experiment.config.evaluation
-    env = experiment.environments(min(settings.environments, settings.final_episodes))
-    result = evaluate_planner(
-        config,
-        experiment.agent,
-        config.planner,
-        env,
-        episodes=settings.final_episodes,
-        seed=settings.final_seed,
-        env_steps=env_steps,
-        on_decision=_Dots(),
-    )
-    env.close()
-    result.save(path)
-    return result.as_json()
+    with closing(experiment.environments(min(settings.environments, settings.final_episodes))) as env:
+        return evaluate_planner(
+            config,
+            experiment.agent,
+            config.planner,
+            env,
+            episodes=settings.final_episodes,
+            seed=settings.final_seed,
+            env_steps=env_steps,
+            on_decision=_Dots(),
+        )
 
 
 def _video(experiment: Experiment, env_steps: int) -> Path | None:

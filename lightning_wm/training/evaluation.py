@@ -11,24 +11,22 @@ from torchrl.envs import EnvBase
 
 from lightning_wm.config.schema import EvaluationConfig
 from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.playing.failures import Failures
-from lightning_wm.playing.play import Episode, play_many
+from lightning_wm.playing.play import Episode, in_eval_mode, play_many
 from lightning_wm.protocols import Planner
-from lightning_wm.training.ranks import agree
-from lightning_wm.training.report import Reporter
-from lightning_wm.training.rollout import Rollout
+from lightning_wm.training.ranks import raise_together, report
+from lightning_wm.training.state import RunState, acting_agent
 
 
 class Evaluate(pl.Callback):
     """Plays `config.episodes` episodes every `config.every` env steps, on rank 0.
 
-    Sets `is_best` when the mean return is the highest so far, for the
-    checkpoint that is taken after it. An evaluation that a signal stops is
+    Sets the state's `is_best` when the mean return is the highest so far, for
+    the checkpoint that is taken after it. An evaluation that a signal stops is
     owed: a run that goes on begins with it.
 
     Args:
         make: builds the environments when they are first needed.
-        rollout: whose counters and planner are used.
+        state: of the run (`Rollout(...).state`).
         planner: what acts; None for agents that act by themselves.
         config: how often and how many.
     """
@@ -36,21 +34,19 @@ class Evaluate(pl.Callback):
     def __init__(
         self,
         make: Callable[[], EnvBase],
-        rollout: Rollout,
+        state: RunState,
         planner: Planner | None = None,
         config: EvaluationConfig | None = None,
     ) -> None:
-        self.make, self.rollout, self.planner = make, rollout, planner
+        self.make, self.state, self.planner = make, state, planner
         self.config = config or EvaluationConfig()
         self.best = -np.inf
         self.last = -np.inf
         """Mean return of the newest evaluation."""
-        self.is_best = False
         self.owed = False
         """Whether the newest evaluation is still to be done."""
         self._done = 0
         self._env: EnvBase | None = None
-        self._report = Reporter(rollout.counters)
 
     @property
     def env(self) -> EnvBase:
@@ -60,14 +56,14 @@ class Evaluate(pl.Callback):
         return self._env
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.is_best = False
-        every, reached = self.config.every, self.rollout.counters.env_steps
+        self.state.is_best = False
+        every, reached = self.config.every, self.state.counters.env_steps
         if every == 0 or self.config.episodes == 0 or reached // every == self._done:
             return
         self._done = reached // every
         self._judge(trainer, pl_module)
         if self.owed and trainer.should_stop:  # no turn comes after this one: play it again
-            raise Interrupted(self.rollout.signals.agreed(trainer))
+            raise Interrupted(self.state.signals.agreed(trainer))
         if not self.owed:
             pl_module.log("evaluation/return", self.last, logger=False, rank_zero_only=True, batch_size=1)
 
@@ -81,10 +77,10 @@ class Evaluate(pl.Callback):
             score = self._score(trainer, pl_module) if trainer.is_global_zero else None
         except LightningWMError as met:
             error = met
-        agree(trainer, error)
+        raise_together(trainer, error)
         score = trainer.strategy.broadcast(score)
         self.owed = score is None
-        self.is_best = score is not None and score > self.best
+        self.state.is_best = score is not None and score > self.best
         if score is not None:
             self.last, self.best = score, max(self.best, score)
 
@@ -95,20 +91,14 @@ class Evaluate(pl.Callback):
         except Interrupted:
             return None
 
-    def _play(self, trainer: pl.Trainer, pl_module: Any) -> list[Episode]:
-        self.rollout.phase = "evaluating"
-        actor = pl_module.actor(self.planner, seed=self.config.seed)
+    def _play(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Episode]:
+        self.state.phase = "evaluating"
+        actor = acting_agent(pl_module).actor(self.planner, seed=self.config.seed)
         seeds = range(self.config.seed, self.config.seed + self.config.episodes)
-        settings = self.rollout.config
-        failures = Failures(settings.failures, settings.failure_window)
-        episodes = play_many(self.env, actor, seeds, self._decided, failures)
-        self._report(trainer, {"evaluation/return": float(np.mean([episode.total for episode in episodes]))})
+        with in_eval_mode(pl_module):
+            episodes = play_many(self.env, actor, seeds, self.state.decided, self.state.failures())
+        report(trainer, {"evaluation/return": float(np.mean([episode.total for episode in episodes]))})
         return episodes
-
-    def _decided(self) -> None:
-        self.rollout.signals.poll()
-        for listener in self.rollout.listeners:
-            listener()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._env is not None:

@@ -6,35 +6,37 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
+from lightning_wm.agents.base import BaseAgent
 from lightning_wm.config import Config
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import make_env, spaces
 from lightning_wm.errors import UserError
+from lightning_wm.planning.settings import executing
 from lightning_wm.playing.failures import Failures
 from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, summarise
-from lightning_wm.protocols import Actor, Compiles, Spaces
+from lightning_wm.protocols import Planner, Spaces
 from lightning_wm.registry import build, lookup
-from lightning_wm.runs.files import AtomicCheckpointIO, RunDirectory, load_checkpoint
-from lightning_wm.runs.weights import put_weights
+from lightning_wm.runs.checkpoint import AtomicCheckpointIO
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.training import launch
 from lightning_wm.training.checkpoint import TurnCheckpoint
 from lightning_wm.training.evaluation import Evaluate
 from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger, weights_and_biases
 from lightning_wm.training.progress import RunProgress
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals, instead_of_lightnings
+from lightning_wm.training.state import Counters, RunState
 
 EPISODE = 1000
 """Env steps of a long episode, where the configuration sets no limit."""
@@ -59,18 +61,19 @@ class Experiment:
     config: Config
     run: RunDirectory
     trainer: pl.Trainer
-    agent: Any
+    agent: BaseAgent
     data: ReplayDataModule
     rollout: Rollout
+    state: RunState
     environments: Callable[[int], EnvBase]
     """Builds that many environments of the task."""
 
 
-def build_agent(config: Config, seen: Spaces) -> Any:
-    """Model and LightningModule, initialised by the seed alone."""
+def build_agent(config: Config, spaces: Spaces) -> BaseAgent:
+    """The agent and everything that it learns, initialised by the seed alone."""
     with rng.scope(config.seed, "init"):
-        model = build("model", config.model, seen)
-        return build("agent", config.agent, model, seed=config.seed)
+        agent: BaseAgent = lookup("agent", config.agent.name).from_config(config, spaces)
+        return agent
 
 
 def environments(config: Config) -> Callable[[int], EnvBase]:
@@ -98,23 +101,23 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     env = make(config.rollout.environments)
     agent = build_agent(config, spaces(env))
     if config.trainer.compile:
-        _compile(agent)
+        agent.compile_update()
     updates = config.trainer.updates_per_turn
     folder, slack = run.path / "replay", _slack(config)
     data = ReplayDataModule(config.replay, spaces(env), folder, config.seed, updates, slack=slack)
     planner = build("planner", config.planner)
-    collector = _collector(config)
+    state = RunState(config.env_steps, signals or Signals())
     pretrain = config.trainer.pretrain_updates
-    rollout = Rollout(env, collector, config.rollout, config.env_steps, config.seed, pretrain, signals)
+    rollout = Rollout(env, _collector(config), config.rollout, config.env_steps, config.seed, pretrain, state)
     judged = min(config.evaluation.environments, config.evaluation.episodes)
-    evaluate = Evaluate(lambda: make(max(1, judged)), rollout, planner, config.evaluation)
+    evaluate = Evaluate(lambda: make(max(1, judged)), state, planner, config.evaluation)
     extra = [_callback(name, fields) for name, fields in config.callbacks.items()]
-    checkpoint = TurnCheckpoint(run.checkpoints, rollout, run.metrics, evaluate)
+    checkpoint = TurnCheckpoint(run.checkpoints, state, run.metrics)
     callbacks: list[pl.Callback] = [rollout, evaluate, *extra, checkpoint]
     if config.logging.progress:
-        callbacks.append(RunProgress(rollout))
-    trainer = _trainer(config, run, callbacks, _loggers(config, run, rollout))
-    return Experiment(config, run, trainer, agent, data, rollout, make)
+        callbacks.append(RunProgress(state))
+    trainer = _trainer(config, run, callbacks, _loggers(config, run, state.counters))
+    return Experiment(config, run, trainer, agent, data, rollout, state, make)
 
 
 def _slack(config: Config) -> int:
@@ -125,23 +128,11 @@ def _slack(config: Config) -> int:
     return max(default_slack(config.replay.capacity), 3 * (steps + rollout.environments * (longest + 1)))
 
 
-def _collector(config: Config) -> Any:
+def _collector(config: Config) -> Planner:
     """The planner that collects: the one that is judged, or one that executes its plans otherwise."""
     settings, execute = config.planner, config.rollout.execute
-    if execute is None:
-        return build("planner", settings)
-    if not hasattr(settings, "execute"):
-        raise UserError(f"rollout.execute={execute}: planner {settings.name} has no execute; type rollout.execute=null")
-    try:
-        return build("planner", replace(settings, execute=execute))
-    except ValueError as error:
-        raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error
-
-
-def _compile(agent: Any) -> None:
-    if not isinstance(agent.model, Compiles):
-        raise UserError(f"{type(agent.model).__name__} has no compile_update; type trainer.compile=false")
-    agent.model.compile_update()
+    planner: Planner = build("planner", settings if execute is None else executing(settings, execute))
+    return planner
 
 
 def _callback(name: str, fields: Any) -> pl.Callback:
@@ -149,10 +140,10 @@ def _callback(name: str, fields: Any) -> pl.Callback:
     return callback
 
 
-def _loggers(config: Config, run: RunDirectory, rollout: Rollout) -> list[Logger]:
-    loggers: list[Logger] = [JSONLinesLogger(run.metrics, rollout.counters)]
+def _loggers(config: Config, run: RunDirectory, counters: Counters) -> list[Logger]:
+    loggers: list[Logger] = [JSONLinesLogger(run.metrics, counters)]
     if config.logging.tensorboard:
-        loggers.append(EnvStepTensorBoard(run.path / "tensorboard", rollout.counters))
+        loggers.append(EnvStepTensorBoard(run.path / "tensorboard", counters))
     if config.logging.wandb:
         loggers.append(weights_and_biases(run))
     return loggers
@@ -162,11 +153,12 @@ def _trainer(
     config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> pl.Trainer:
     turns = max(1, (config.evaluation.every or 10_000) // config.rollout.env_steps)
+    cluster = launch.environment(config.trainer.devices)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
         strategy=config.trainer.strategy,
-        precision=config.trainer.precision,  # type: ignore[arg-type]
+        precision=config.trainer.precision,
         max_epochs=-1,
         limit_train_batches=config.trainer.updates_per_turn,
         check_val_every_n_epoch=turns,
@@ -177,17 +169,11 @@ def _trainer(
         enable_progress_bar=config.logging.progress,
         enable_model_summary=False,
         enable_checkpointing=True,
-        plugins=_plugins(run),
+        plugins=[AtomicCheckpointIO(), *([cluster] if cluster is not None else [])],
         default_root_dir=str(run.path),
     )
     instead_of_lightnings(trainer)
     return trainer
-
-
-def _plugins(run: RunDirectory) -> list[Any]:
-    """Our checkpoints and, in a SLURM job, Lightning's knowledge of it without its way of saving and requeueing."""
-    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return [AtomicCheckpointIO(), *slurm]
 
 
 def check_devices(config: Config) -> None:
@@ -208,21 +194,9 @@ def check_devices(config: Config) -> None:
         raise UserError(f"trainer.devices={wanted}: this machine has {cores} cores; type trainer.devices={cores}")
 
 
-def load_weights(agent: Any, path: Path) -> dict[str, Any]:
-    """Put a checkpoint's weights into an agent and return what fit added to it.
-
-    Raises:
-        UserError: the file is damaged, foreign or of another model.
-    """
-    checkpoint = load_checkpoint(path)
-    put_weights(agent, checkpoint["state_dict"], path)
-    added: dict[str, Any] = checkpoint["lightning_wm"]
-    return added
-
-
 def evaluate_planner(
     config: Config,
-    agent: Any,
+    agent: BaseAgent,
     planner_config: Any,
     env: EnvBase,
     *,
@@ -233,7 +207,7 @@ def evaluate_planner(
     on_decision: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up."""
-    actor: Actor = agent.actor(build("planner", planner_config), seed=seed)
+    actor = agent.actor(build("planner", planner_config), seed=seed)
     failures = Failures(config.rollout.failures, config.rollout.failure_window)
     played = play_many(env, actor, range(seed, seed + episodes), on_decision, failures)
     return summarise(

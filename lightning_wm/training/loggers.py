@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_wm.errors import DiskError, UserError, is_full
-from lightning_wm.runs.disk import append, with_room
-from lightning_wm.runs.files import RunDirectory
-from lightning_wm.training.rollout import Counters
+from lightning_wm.errors import UserError, is_full, unwritable
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.disk import append
+from lightning_wm.runs.files import write_text
+from lightning_wm.training.state import Counters
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
 
@@ -48,7 +49,7 @@ class JSONLinesLogger(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
         """Nothing to do: config.yaml has them."""
 
     @rank_zero_only
@@ -71,10 +72,10 @@ class EnvStepTensorBoard(TensorBoardLogger):
         counters: of the run.
     """
 
-    def __init__(self, folder: Path, counters: Counters, **kwargs: Any) -> None:
-        super().__init__(save_dir=folder, name="", version="", **kwargs)
+    def __init__(self, folder: Path, counters: Counters) -> None:
+        super().__init__(save_dir=folder, name="", version="")
         self.counters = counters
-        _hush()
+        self._loud = threading.excepthook
 
     @property
     def experiment(self) -> Any:
@@ -83,14 +84,12 @@ class EnvStepTensorBoard(TensorBoardLogger):
         Raises:
             DiskError: it cannot be.
         """
-        return with_room(self._open)
-
-    def _open(self) -> Any:
+        threading.excepthook = self._hush  # until `finalize`
         with self._writing():
             return super().experiment
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: object = None, *args: object, **kwargs: object) -> None:
         """Nothing to do: config.yaml has them."""
 
     def resume(self) -> None:
@@ -100,12 +99,8 @@ class EnvStepTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars at the current number of env steps."""
-        if values := measured(metrics):
-            with_room(partial(self._write, values))
-
-    def _write(self, values: dict[str, float]) -> None:
         with self._writing():
-            for name, value in values.items():  # Lightning's own loop makes a ValueError of a full disk
+            for name, value in measured(metrics).items():  # Lightning's own loop makes a ValueError of a full disk
                 self.experiment.add_scalar(name, value, self.counters.env_steps)
 
     @contextmanager
@@ -114,8 +109,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
             yield
         except OSError as error:  # met by the writer's thread, which has ended; the next write gets a new file
             self._experiment = None
-            why = error.strerror or error
-            raise DiskError(f"{self.save_dir} could not be written: {why}; free some space") from error
+            raise unwritable(self.save_dir, error) from error
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -128,33 +122,38 @@ class EnvStepTensorBoard(TensorBoardLogger):
             super().finalize(status)
         except OSError as error:
             if status == "success":
-                raise DiskError(f"{self.save_dir} could not be written: {error}; free some space") from error
+                raise unwritable(self.save_dir, error) from error
+        finally:
+            threading.excepthook = self._loud
 
-
-def _hush() -> None:
-    """A full disk that TensorBoard's thread meets is raised at the next write: no traceback of the thread's own."""
-    if getattr(threading.excepthook, "hushed", False):
-        return
-    others = threading.excepthook
-
-    def hook(args: Any) -> None:
-        if not (type(args.thread).__name__ == "_AsyncWriterThread" and is_full(args.exc_value)):
-            others(args)
-
-    hook.hushed = True  # type: ignore[attr-defined]
-    threading.excepthook = hook
+    def _hush(self, args: threading.ExceptHookArgs) -> None:
+        """A full disk that the writer's thread meets is raised at the next write: no traceback of the thread's own."""
+        full = args.exc_value is not None and is_full(args.exc_value)
+        if not (full and type(args.thread).__name__ == "_AsyncWriterThread"):
+            self._loud(args)
 
 
 def weights_and_biases(run: RunDirectory) -> Logger:
     """Lightning's logger for Weights & Biases, keeping its files in the run directory.
+
+    A run that goes on is the same run there: its id is in `wandb.id`.
 
     Raises:
         UserError: the package is not installed.
     """
     from lightning.pytorch.loggers import WandbLogger
 
+    name = run.path / "wandb.id"
+    if not name.exists():
+        write_text(name, f"{secrets.token_hex(4)}\n")
     try:
-        logger: Logger = WandbLogger(project="lightning_wm", name=run.path.name, save_dir=run.path)
+        logger: Logger = WandbLogger(
+            project="lightning_wm",
+            name=run.path.name,
+            save_dir=run.path,
+            id=name.read_text().strip(),
+            resume="allow",
+        )
     except ModuleNotFoundError as error:
         raise UserError('logging.wandb=true needs the package wandb; type pip install "lightning_wm[wandb]"') from error
     return logger

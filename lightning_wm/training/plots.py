@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_wm.runs.files import write_atomically
+from lightning_wm.runs.disk import write_atomically
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -25,8 +25,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Env steps and values of one metric."""
     pairs: list[tuple[Any, Any]] = [(line.get("env_steps"), line.get(name)) for line in lines]
-    found = [pair for pair in pairs if all(type(value) in (int, float) for value in pair)]
-    return [steps for steps, _ in found], [value for _, value in found]
+    points = [pair for pair in pairs if all(type(value) in (int, float) for value in pair)]
+    return [steps for steps, _ in points], [value for _, value in points]
 
 
 def learning_curve(metrics: Path, picture: Path, title: str) -> None:

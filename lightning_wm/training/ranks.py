@@ -1,8 +1,8 @@
-"""What one rank has met ends all of them, with the same exit code."""
+"""What the ranks of a run do together."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -10,7 +10,7 @@ import torch
 from lightning_wm.errors import LightningWMError
 
 
-def agree(trainer: pl.Trainer, error: LightningWMError | None) -> None:
+def raise_together(trainer: pl.Trainer, error: LightningWMError | None) -> None:
     """Raise where any rank comes with an error; every rank must call it at the same place.
 
     A rank that raised by itself would leave the others waiting in their next collective call, which ends in an
@@ -20,14 +20,30 @@ def agree(trainer: pl.Trainer, error: LightningWMError | None) -> None:
         LightningWMError: this rank's own error, or the class and message of the first rank that has one.
     """
     if trainer.world_size > 1:
-        here = None if error is None else (type(error), str(error))
-        met: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(met, here)
-        first = next((rank for rank, one in enumerate(met) if one is not None), None)
+        own = None if error is None else (type(error), str(error))
+        errors: list[tuple[type[LightningWMError], str] | None] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(errors, own)
+        rank, first = next(((rank, other) for rank, other in enumerate(errors) if other is not None), (0, None))
         if error is None and first is not None:
-            kind, message = met[first]
-            error = kind(f"on rank {first}: {message}")
+            kind, message = first
+            error = kind(f"on rank {rank}: {message}")
         if error is not None:
             error.everywhere = True
     if error is not None:
         raise error
+
+
+def summed_over_ranks(trainer: pl.Trainer, numbers: Sequence[int]) -> list[int]:
+    """Each number's sum over all ranks; every rank must call it at the same place."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    own = torch.tensor(numbers, dtype=torch.float64, device=trainer.strategy.root_device)
+    total: torch.Tensor = trainer.strategy.reduce(own, reduce_op="sum")
+    return [int(value) for value in total.tolist()]
+
+
+def report(trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    """Hand metrics to the Trainer's loggers at once, beside what `self.log` collects; on rank 0 alone."""
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)

@@ -1,11 +1,10 @@
-"""Collecting experience: at the start of every turn, whole episodes with the current planner."""
+"""The circle's other half: an epoch begins by collecting whole episodes with the current planner."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,40 +15,21 @@ from lightning_wm import rng
 from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.envs import spaces
 from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.playing.failures import Failures
-from lightning_wm.playing.play import Episode, play
+from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Actor, Planner
-from lightning_wm.training.ranks import agree
-from lightning_wm.training.report import Reporter
-from lightning_wm.training.signals import Signals
-
-
-@dataclass
-class Counters:
-    """How far a run is; part of every checkpoint."""
-
-    env_steps: int = 0
-    """Over all ranks."""
-    agent_steps: int = 0
-    """Over all ranks."""
-    episodes: int = 0
-    """Over all ranks."""
-    rank_episodes: int = 0
-    """Of this rank: the number of the next one; those that were dropped had numbers too."""
-    restarts: int = 0
-    """Episodes that were dropped because their environment or actor failed, over all ranks."""
-    turns: int = 0
-    seconds: float = 0.0
-    """Wall time of training, earlier processes included."""
+from lightning_wm.training.ranks import raise_together, report, summed_over_ranks
+from lightning_wm.training.state import Counters, RunState, acting_agent, replay_data
 
 
 class Rollout(pl.Callback):
-    """Plays the seed episodes before the first update, then whole episodes at the start of every turn.
+    """Plays the seed episodes before the first update, then whole episodes at the start of turns.
 
-    A turn is one epoch: collect `config.env_steps` more, then learn. After
-    the turn that reaches `env_steps` the Trainer is told to stop. A signal
-    drops the turn's episodes; a run that goes on plays them again.
+    A turn is one epoch. It begins by collecting until `config.env_steps` are owed updates, which the epoch then makes.
+    A round of episodes that brings more (several environments, several ranks, long episodes) is paid by further turns
+    that collect nothing, so that there are as many updates per env step whatever is played at once. After the turn
+    that reaches `env_steps` and pays the last debt, the Trainer is told to stop. A signal drops the turn's episodes; a
+    run that goes on plays them again.
 
     Args:
         env: a batch of `[E]` environments; with several ranks, this rank's own.
@@ -58,7 +38,7 @@ class Rollout(pl.Callback):
         env_steps: the run's budget, seed episodes included, over all ranks.
         seed: of the streams environment, exploration and planner.
         pretrain_updates: updates after the seed episodes, in whole turns without collecting.
-        signals: looked at after every decision.
+        state: of the run, to share with other callbacks; None for one of its own.
     """
 
     def __init__(
@@ -69,51 +49,57 @@ class Rollout(pl.Callback):
         env_steps: int = 100_000,
         seed: int = 0,
         pretrain_updates: int = 0,
-        signals: Signals | None = None,
+        state: RunState | None = None,
     ) -> None:
         self.env, self.planner = env, planner
         self.config = config or RolloutConfig()
-        self.budget, self.seed, self.pretrain_updates = env_steps, seed, pretrain_updates
-        self.signals = signals or Signals()
-        self.counters = Counters()
+        self.seed, self.pretrain_updates = seed, pretrain_updates
+        self.state = state or RunState(env_steps)
+        self.state.failure_limit, self.state.failure_window = self.config.failures, self.config.failure_window
+        self.failures = self.state.failures()
         self.actor: Actor | None = None
-        self.phase = "starting"
-        self.last_return = math.nan
-        self.milliseconds = math.nan
-        """Of the newest decision."""
-        self.listeners: list[Callable[[], None]] = []
-        """Called after every decision."""
-        self.failures = Failures(self.config.failures, self.config.failure_window)
+        self._exploring = False
         self._empty = 0
         """Ranks whose every episode was dropped so far."""
-        self._clock: float | None = None
-        self._report = Reporter(self.counters)
+
+    @property
+    def counters(self) -> Counters:
+        """How far the run is."""
+        return self.state.counters
+
+    @property
+    def last_return(self) -> float:
+        """Mean return of the newest round of collected episodes; not-a-number before the first."""
+        return self.state.last_return
 
     # ---- Lightning's hooks
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._clock = time.monotonic() - self.counters.seconds
+        self.state.start_clock()
         self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
-        agent: Any = pl_module
-        self.actor = agent.actor(self.planner, seed=self.seed, rank=trainer.global_rank, noise=self.config.noise)
+        self._cast(trainer, pl_module)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
             self._seed_episodes(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.counters.turns >= self._pretrain_turns(trainer):
-            self._turn(trainer)
+            if self._exploring != self._explores():
+                self._cast(trainer, pl_module)
+            with in_eval_mode(pl_module):
+                self._turn(trainer)
+            self.counters.owed -= self.config.env_steps
         self._measure(trainer)
 
     def on_train_batch_start(self, *args: Any) -> None:
-        self.phase = "learning"
+        self.state.phase = "learning"
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.counters.turns += 1
-        self.tick()
+        self.state.tick()
         learned = time.monotonic() - self._learning
-        sampled = trainer.datamodule.seconds - self._sampled  # type: ignore[attr-defined]
-        self._report(trainer, {"time/update": learned - sampled, "time/sample": sampled})
-        if self.counters.env_steps >= self.budget:
+        sampled = replay_data(trainer).seconds - self._sampled
+        report(trainer, {"time/update": learned - sampled, "time/sample": sampled})
+        if self.counters.env_steps >= self.state.budget and self.counters.owed < self.config.env_steps:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,43 +108,59 @@ class Rollout(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from these counters."""
-        for one in fields(self.counters):
-            if one.name in state_dict:
-                setattr(self.counters, one.name, state_dict[one.name])
+        self.counters.restore(state_dict)
 
     # ---- collecting
 
-    def tick(self) -> None:
-        """Bring the wall time up to date."""
-        if self._clock is not None:
-            self.counters.seconds = time.monotonic() - self._clock
+    def _explores(self) -> bool:
+        """Whether it is still time to learn the model rather than to collect reward."""
+        until = self.config.explore_until
+        return self.counters.env_steps < (self.state.budget // 2 if until is None else until)
+
+    def _cast(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Choose what acts."""
+        self._exploring = self._explores()
+        self.actor = acting_agent(pl_module).actor(
+            self.planner,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            noise=self.config.noise,
+            explore=self._exploring,
+        )
 
     def _measure(self, trainer: pl.Trainer) -> None:
         """Begin to measure a turn's learning."""
-        self._learning, self._sampled = time.monotonic(), trainer.datamodule.seconds  # type: ignore[attr-defined]
+        self._learning, self._sampled = time.monotonic(), replay_data(trainer).seconds
 
     def _pretrain_turns(self, trainer: pl.Trainer) -> int:
         return math.ceil(self.pretrain_updates / max(1, int(trainer.num_training_batches)))
 
     def _seed_episodes(self, trainer: pl.Trainer) -> None:
-        self.phase = "seed episodes"
-        actor = RandomActor(
-            spaces(self.env).action, self.env.batch_size[0], self.config.hold, self.seed, trainer.global_rank
-        )
+        """Play at random; what a last round plays beyond the seed episodes is owed updates as if it were a turn's."""
+        self.state.phase = "seed episodes"
+        rows = self.env.batch_size[0]
+        actor = RandomActor(spaces(self.env).action, rows, self.config.hold, self.seed, trainer.global_rank)
         while self.counters.episodes < self.config.seed_episodes or self._empty:
+            before = self.counters.env_steps, self.counters.episodes
             self._round(trainer, actor)
+            steps, played = self.counters.env_steps - before[0], self.counters.episodes - before[1]
+            beyond = min(played, max(0, self.counters.episodes - self.config.seed_episodes))
+            self.counters.owed += steps * beyond // max(1, played)
 
     def _turn(self, trainer: pl.Trainer) -> None:
-        self.phase = "collecting"
-        actor: Any = self.actor
+        self.state.phase = "collecting"
+        assert self.actor is not None
         stop = self.config.stop_noise_after
-        actor.noise = 0.0 if stop is not None and self.counters.env_steps >= stop else self.config.noise
-        begin, target = time.monotonic(), self.counters.env_steps + self.config.env_steps
-        while self.counters.env_steps < target:
-            self._round(trainer, actor)
-        self._report(trainer, {"time/collect": time.monotonic() - begin})
+        quiet = stop is not None and self.counters.env_steps >= stop
+        self.actor.noise = 0.0 if quiet else self.config.noise
+        begin = time.monotonic()
+        while self.counters.owed < self.config.env_steps:
+            before = self.counters.env_steps
+            self._round(trainer, self.actor)
+            self.counters.owed += self.counters.env_steps - before
+        report(trainer, {"time/collect": time.monotonic() - begin})
 
-    def _round(self, trainer: pl.Trainer, actor: Any) -> None:
+    def _round(self, trainer: pl.Trainer, actor: Actor) -> None:
         """One episode per environment, committed to replay when all have ended.
 
         Those that fail are dropped. What is played in their stead has other numbers, so that a failure which
@@ -171,53 +173,47 @@ class Rollout(pl.Callback):
         """
         first, rank = self.counters.rank_episodes, trainer.global_rank
         seeds = [rng.key(self.seed, "environment", rank, first + row) % 2**31 for row in range(self.env.batch_size[0])]
-        actor.episode = first
         before, error = self.failures.total, None
         episodes: list[Episode] = []
         try:
-            episodes = play(self.env, actor, seeds, True, self._decided, self.failures.count)
+            episodes = play(self.env, actor, seeds, True, self._decided, self.failures.count, first)
             for episode in episodes:
-                trainer.datamodule.replay.extend(episode.transitions)  # type: ignore[attr-defined]
+                replay_data(trainer).replay.extend(episode.transitions)
             self.failures.check()
         except LightningWMError as met:
             error = met
         except Interrupted:
             pass  # this rank's flag is set: the other ranks hear of it below
-        agree(trainer, error)
-        if signal := self.signals.agreed(trainer):
+        raise_together(trainer, error)
+        if signal := self.state.signals.agreed(trainer):
             raise Interrupted(signal)
         self.counters.rank_episodes += len(seeds)
         self._count(trainer, episodes, self.failures.total - before)
         self._log(trainer, episodes)
 
     def _decided(self) -> None:
-        if self.phase == "collecting":
-            self.milliseconds = getattr(self.actor, "milliseconds", math.nan)
-        self.signals.poll()
-        for listener in self.listeners:
-            listener()
+        if self.state.phase == "collecting" and self.actor is not None:
+            self.state.milliseconds = self.actor.milliseconds
+        self.state.decided()
 
     def _count(self, trainer: pl.Trainer, episodes: list[Episode], restarts: int) -> None:
-        empty = len(trainer.datamodule.replay) == 0  # type: ignore[attr-defined]
+        empty = len(replay_data(trainer).replay) == 0
         here = [sum(e.env_steps for e in episodes), sum(e.length for e in episodes), len(episodes), restarts, empty]
-        total = torch.tensor(here, dtype=torch.float64, device=trainer.strategy.root_device)
-        if trainer.world_size > 1:
-            total = trainer.strategy.reduce(total, reduce_op="sum")
-        env_steps, agent_steps, count, restarts, self._empty = (int(value) for value in total.tolist())
+        env_steps, agent_steps, count, restarts, self._empty = summed_over_ranks(trainer, here)
         self.counters.env_steps += env_steps
         self.counters.agent_steps += agent_steps
         self.counters.episodes += count
         self.counters.restarts += restarts
-        self.tick()
+        self.state.tick()
 
     def _log(self, trainer: pl.Trainer, episodes: list[Episode]) -> None:
         measured = {
-            "replay/transitions": float(len(trainer.datamodule.replay)),  # type: ignore[attr-defined]
+            "replay/transitions": float(len(replay_data(trainer).replay)),
             "rollout/restarts": float(self.counters.restarts),
         }
         if episodes:
-            self.last_return = sum(e.total for e in episodes) / len(episodes)
-            measured["rollout/return"] = self.last_return
+            self.state.last_return = sum(e.total for e in episodes) / len(episodes)
+            measured["rollout/return"] = self.state.last_return
             measured["rollout/length"] = sum(e.length for e in episodes) / len(episodes)
         times = [value for e in episodes for value in e.milliseconds]
         if times:
@@ -226,4 +222,4 @@ class Rollout(pl.Callback):
             measured["time/plan"] = sum(times) / 1e3
             measured["plan/score_first"], measured["plan/score_best"] = scores.mean(0).tolist()
             measured["plan/fallbacks"] = float(sum(e.fallbacks for e in episodes))
-        self._report(trainer, measured)
+        report(trainer, measured)

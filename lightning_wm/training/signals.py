@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -27,11 +27,11 @@ class Signals:
     def __init__(self) -> None:
         self.received = 0
         """The first signal's number; 0 for none."""
-        self.pass_on: Callable[[int], Any] | None = None
+        self.pass_on: Callable[[int], object] | None = None
         """Sends the signal to the processes of the other ranks, where this one has started them."""
         self._deferred = False
         self._noticed = False
-        self._group: Any = None
+        self._group: dist.ProcessGroup | None = None
 
     # ---- handlers
 
@@ -64,7 +64,7 @@ class Signals:
         finally:
             self._deferred = False
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         if not self._deferred:
             raise Interrupted(self.received)
@@ -90,7 +90,7 @@ class Signals:
             self.received = int(flag)
         return self.received
 
-    def _processes(self) -> Any:
+    def _processes(self) -> dist.ProcessGroup | None:
         """A group that compares numbers in main memory, so that no GPU waits for a flag."""
         if self._group is None and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_wm.errors import Interrupted
+from lightning_wm.training.signals import Signals
 
 SECONDS = 30.0
 """How long `scontrol` may take."""
@@ -39,3 +45,15 @@ def requeue() -> bool:
         return False
     print(f"SLURM job {name} is back in the queue", file=sys.stderr)
     return True
+
+
+@contextmanager
+def requeued_when_preempted(signals: Signals, rank: int) -> Iterator[None]:
+    """Go back into the queue where a signal other than Ctrl-C ends the block, once for the whole run."""
+    try:
+        yield
+    except Interrupted as error:
+        if rank == 0 and error.signal != signal.SIGINT:
+            with signals.deferred():  # a further signal must not stop scontrol
+                requeue()
+        raise

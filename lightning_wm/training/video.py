@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import imageio.v2 as imageio
 import lightning.pytorch as pl
 import numpy as np
+from pydantic import Field
 from torchrl.envs import EnvBase
 
-from lightning_wm.errors import DiskError, Interrupted, LightningWMError
-from lightning_wm.playing.play import Episode, play
+from lightning_wm.config.fields import Count, settings
+from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError, unwritable
+from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
+from lightning_wm.runs.untrusted import reason
 from lightning_wm.training.evaluation import Evaluate
+from lightning_wm.training.state import acting_agent
 
 FPS = 25
 
@@ -26,7 +29,7 @@ def film(
     actor: Actor,
     seed: int,
     path: Path,
-    size: int = 256,
+    size: Annotated[int, Field(ge=16)] = 256,
     on_decision: Callable[[], None] | None = None,
 ) -> Episode:
     """Play one episode and write it as a video, one frame per decision.
@@ -44,10 +47,9 @@ def film(
         DiskError: the film cannot be written; nothing is left of it.
     """
     frames: list[np.ndarray[Any, Any]] = []
-    view: Any = env
 
     def shoot() -> None:
-        frames.append(np.asarray(view.frame(0, size)))
+        frames.append(np.asarray(env.frame(0, size)))
         if on_decision is not None:
             on_decision()
 
@@ -60,6 +62,9 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
     writer: Any
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
         with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
             for frame in frames:
                 writer.append_data(frame)
@@ -68,20 +73,18 @@ def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
     except OSError as error:  # ffmpeg's own words are on standard error
         path.unlink(missing_ok=True)
         raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
+    except (RuntimeError, ImportError) as error:
+        raise UserError(f"{path}: {reason(error)}; expected ffmpeg; type pip install 'imageio[ffmpeg]'") from error
 
 
-@dataclass(frozen=True)
+@settings("callbacks.video")
 class VideoConfig:
     """When to film."""
 
-    every: int = 10_000
+    every: Count = 10_000
     """Env steps between two films."""
-    size: int = 256
+    size: Annotated[int, Field(ge=16)] = 256
     """Height and width in pixels."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.size < 16:
-            raise ValueError(f"callbacks.video: every={self.every}, size={self.size}: expected at least 1 and 16")
 
 
 @register("callback", "video")
@@ -102,18 +105,19 @@ class Video(pl.Callback):
         """Go on from there."""
         self._done = state_dict["done"]
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)  # type: ignore[attr-defined]
         if evaluate is None or not trainer.is_global_zero or self._done < 0:
             return
-        reached = evaluate.rollout.counters.env_steps
+        reached = evaluate.state.counters.env_steps
         if reached // self.config.every == self._done:
             return
         self._done = reached // self.config.every
-        actor = pl_module.actor(evaluate.planner, seed=evaluate.config.seed)
+        actor = acting_agent(pl_module).actor(evaluate.planner, seed=evaluate.config.seed)
         path = Path(trainer.default_root_dir) / "videos" / f"{reached}.mp4"
         try:
-            film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.rollout.signals.poll)
+            with in_eval_mode(pl_module):
+                film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.state.signals.poll)
         except Interrupted:
             pass  # without this film: the turn's checkpoint follows
         except LightningWMError as error:

@@ -7,7 +7,7 @@ carry the state's gradient, and each weight's gradient is one product over all `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -146,9 +146,24 @@ def _before(first: Tensor, later: Tensor, keep: Tensor | None) -> Tensor:
     return before if keep is None else before * keep
 
 
+class _Context(Protocol):
+    """What a forward pass leaves for its backward pass."""
+
+    cell: Cell
+    tape: Tape
+    needs_input_grad: Sequence[bool]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        """What was saved, in order."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """For `saved_tensors`."""
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cell: Cell, *flat: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: _Context, cell: Cell, *flat: Any) -> tuple[Tensor, ...]:
         count = len(Inputs._fields)
         steps, tape = forward(cell, Inputs(*flat[:count]), Weights(*flat[count:]))
         ctx.cell = cell
@@ -157,7 +172,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tape, first = Tape(*ctx.saved_tensors), 1 + len(Inputs._fields)
         g = backward(ctx.cell, tape, grads)
         of_weights = any(ctx.needs_input_grad[first:])
@@ -169,11 +184,11 @@ class _Recorded(torch.autograd.Function):
     """Steps that were taken already, as a function of the action's share."""
 
     @staticmethod
-    def forward(ctx: Any, cell: Cell, steps: Steps, tape: Tape, shares: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: _Context, cell: Cell, steps: Steps, tape: Tape, shares: Tensor) -> tuple[Tensor, ...]:
         ctx.cell, ctx.tape = cell, tape
         return tuple(values.detach() for values in steps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, None, backward(ctx.cell, ctx.tape, grads).action_share

@@ -1,0 +1,94 @@
+"""Gather results: `python -m lightning_wm.report runs=runs/a,runs/b out=docs/results`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning_wm import config as configuration
+from lightning_wm.errors import UserError, exits
+from lightning_wm.report import store
+from lightning_wm.report.rows import CurveRow, EvaluationRow
+
+USAGE = "python -m lightning_wm.report [runs=runs/a,runs/b] [out=results] [pages=README.md,docs/learning.md]"
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What `report` is told."""
+
+    runs: list[str] = field(default_factory=list)
+    """Run directories, comma separated, whose evaluations and curves are added; none: show what is there."""
+    out: str = "results"
+    """Folder of evaluations.csv and curves.csv, which are made or grow."""
+    pages: list[str] = field(default_factory=list)
+    """Markdown files, comma separated, whose marked tables are written anew from the results."""
+
+
+@exits
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = list(argv or [])
+    if "--help" in arguments or "-h" in arguments:
+        print(configuration.options_help(ReportOptions, USAGE))
+        return 0
+    options = configuration.options(arguments, ReportOptions)
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file; expected a folder; type e.g. out=results")
+    evaluations, curves = store.read_evaluations(out), store.read_curves(out)
+    if not options.runs and not evaluations and not curves:
+        raise UserError(f"there are no results in {out} and no runs to add; type runs=runs/quickstart-s0 out={out}")
+    from lightning_wm.report import show
+
+    if options.runs:
+        new, points = _read(options.runs)
+        store.write_evaluations(out, store.merged_evaluations(evaluations, new))
+        store.write_curves(out, store.merged_curves(curves, points))
+        show.show(show.added(new, points, out))
+    else:
+        show.show(show.overview(evaluations))
+    for page in options.pages:
+        _fill(Path(page), out)
+    return 0
+
+
+def _read(runs: Sequence[str]) -> tuple[list[EvaluationRow], list[CurveRow]]:
+    """Rows of every run, all of them read before anything is written.
+
+    Raises:
+        UserError: one cannot be read, or two are the same run.
+    """
+    from lightning_wm.report.run import read_run
+
+    evaluations: list[EvaluationRow] = []
+    curves: list[CurveRow] = []
+    folders: dict[tuple[str | int, ...], str] = {}
+    for path in runs:
+        rows, points = read_run(path)
+        if not points:
+            raise UserError(f"{path} has no returns yet; let the run play some episodes first")
+        other = folders.setdefault(points[0].run, path)
+        if other != path:
+            raise UserError(f"{other} and {path} are the same recipe, settings and seed; type one of them")
+        evaluations += rows
+        curves += points
+    return evaluations, curves
+
+
+def _fill(page: Path, out: Path) -> None:
+    from lightning_wm.report.pages import Results, filled
+    from lightning_wm.runs.files import write_text
+
+    if not page.is_file():
+        raise UserError(f"{page} is missing; expected a Markdown file; type e.g. pages=README.md")
+    before = page.read_text(encoding="utf-8")
+    after = filled(before, Results(store.read_evaluations(out), store.read_curves(out)))
+    if after != before:
+        write_text(page, after)
+    print(f"{page}: {'tables written' if after != before else 'nothing to change'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))

@@ -1,0 +1,121 @@
+"""What the parts of a run tell each other: how far it is, what it does, whether it is to end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lightning_wm.data.datamodule import ReplayDataModule
+from lightning_wm.errors import UserError
+from lightning_wm.playing.failures import Failures
+from lightning_wm.protocols import Agent
+from lightning_wm.training.signals import Signals
+
+
+@dataclass
+class Counters:
+    """How far a run is; part of every checkpoint."""
+
+    env_steps: int = 0
+    """Over all ranks."""
+    agent_steps: int = 0
+    """Over all ranks."""
+    episodes: int = 0
+    """Over all ranks."""
+    rank_episodes: int = 0
+    """Of this rank: the number of the next one; those that were dropped had numbers too."""
+    restarts: int = 0
+    """Episodes that were dropped because their environment or actor failed, over all ranks."""
+    turns: int = 0
+    owed: int = 0
+    """Env steps that were collected and for which updates are still to be made, over all ranks."""
+    seconds: float = 0.0
+    """Wall time of training, earlier processes included."""
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint's; what it does not know stays as it is."""
+        for name in {counter.name for counter in fields(self)} & saved.keys():
+            setattr(self, name, saved[name])
+        self.owed = saved.get("owed", 0)  # left out of a checkpoint where it is nothing
+
+
+@dataclass
+class RunState:
+    """The state of a run that collecting, judging, saving and showing share."""
+
+    budget: int
+    """Env steps of the whole run, seed episodes included, over all ranks."""
+    signals: Signals = field(default_factory=Signals)
+    counters: Counters = field(default_factory=Counters)
+    phase: str = "starting"
+    """`starting`, `seed episodes`, `collecting`, `learning` or `evaluating`."""
+    last_return: float = math.nan
+    """Mean return of the newest round of collected episodes."""
+    milliseconds: float = math.nan
+    """Wall time of the newest decision while collecting."""
+    is_best: bool = False
+    """Whether the weights of now are the best so far, by evaluation."""
+    failure_limit: int = 3
+    """Failed episodes within `failure_window` that are survived."""
+    failure_window: float = 300.0
+    """Seconds."""
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+    """Called after every decision."""
+    _clock: float | None = None
+
+    def decided(self) -> None:
+        """A decision was made somewhere.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        self.signals.poll()
+        for listener in self.listeners:
+            listener()
+
+    def failures(self) -> Failures:
+        """A count of failed episodes with the run's limits."""
+        return Failures(self.failure_limit, self.failure_window)
+
+    def start_clock(self) -> None:
+        """Measure wall time from here on, on top of what earlier processes took."""
+        self._clock = time.monotonic() - self.counters.seconds
+
+    def tick(self) -> None:
+        """Bring the wall time up to date."""
+        if self._clock is not None:
+            self.counters.seconds = time.monotonic() - self._clock
+
+
+def replay_data(trainer: pl.Trainer) -> ReplayDataModule:
+    """The datamodule that was given to `Trainer.fit`.
+
+    Raises:
+        UserError: it is none of replay's.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, ReplayDataModule):
+        raise UserError(
+            f"collecting needs a replay to write to, but the Trainer has {type(data).__name__}; "
+            "type trainer.fit(agent, ReplayDataModule(...))"
+        )
+    return data
+
+
+def acting_agent(module: pl.LightningModule) -> Agent:
+    """The LightningModule as something that gives actors.
+
+    Raises:
+        UserError: it has no `actor`.
+    """
+    if not isinstance(module, Agent):
+        raise UserError(
+            f"{type(module).__name__} cannot act: expected a protocols.Agent; give it an actor(planner, seed, rank, "
+            "noise), or derive it from lightning_wm.agents.base.BaseAgent"
+        )
+    return module
