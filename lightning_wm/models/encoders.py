@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lightning_wm.errors import UserError
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.distributions import symexp, symlog
-from lightning_wm.models.networks import mlp
 from lightning_wm.models.normaliser import Normaliser
 from lightning_wm.protocols import Spaces
 
@@ -71,12 +70,6 @@ def centred(pixels: Tensor, bits: int, generator: torch.Generator | None) -> Ten
     if generator is not None:
         jitter = torch.rand(pixels.shape, generator=generator).to(pixels.device)
     return level.add_(jitter).mul_(0.5**bits).sub_(0.5)
-
-
-def vector_encoder(config: ModelConfig, vector: int) -> nn.Sequential:
-    """State vectors `[M, O]` to `[M, units]`; without layers as they are."""
-    c = config
-    return mlp(vector, c.units, c.layers, None, c.activation, c.norm, c.norm_kind)
 
 
 def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncoder:

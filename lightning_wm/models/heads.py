@@ -9,33 +9,17 @@ from torchrl.modules.models.model_based import two_hot_cross_entropy, two_hot_de
 
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.distributions import symexp, widen
-from lightning_wm.models.networks import mlp
-
-
-def vector_decoder(config: ModelConfig, features: int, vector: int) -> nn.Sequential:
-    """Features `[M, F]` to state vectors `[M, O]`."""
-    c = config
-    return mlp(features, c.units, c.layers, vector, c.activation, c.norm, c.norm_kind)
+from lightning_wm.models.networks import perceptron
 
 
 def reward_head(config: ModelConfig, features: int) -> TwoHotHead | NormalHead:
-    """The head that `reward_head` names, on features `[M, F]`."""
+    """The head that `config.reward_head` names, on features `[M, F]`."""
     c, two_hot = config, config.reward_head == "two_hot"
-    network = _head(c, features, c.bins if two_hot else 1)
+    network = perceptron(c, features, c.bins if two_hot else 1, c.head_layers)
     if c.zero_reward:
         nn.init.zeros_(network[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
     return TwoHotHead(network, c.bins, c.bin_limit) if two_hot else NormalHead(network)
-
-
-def continue_head(config: ModelConfig, features: int) -> nn.Sequential:
-    """Features `[M, F]` to the logit `[M, 1]` of going on."""
-    return _head(config, features, 1)
-
-
-def _head(config: ModelConfig, features: int, outputs: int) -> nn.Sequential:
-    c, layers = config, config.layers if config.head_layers is None else config.head_layers
-    return mlp(features, c.units, layers, outputs, c.activation, c.norm, c.norm_kind)
 
 
 class TwoHotHead(nn.Module):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_wm.models.distributions import widen
+
+if TYPE_CHECKING:
+    from lightning_wm.models.config import ModelConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -45,3 +49,8 @@ def mlp(
     if outputs is not None:
         modules.append(nn.Linear(width, outputs))
     return nn.Sequential(*modules)
+
+
+def perceptron(c: ModelConfig, inputs: int, outputs: int | None, layers: int | None = None) -> nn.Sequential:
+    """`mlp` as a model's settings have it, of `layers` hidden layers where it says how many."""
+    return mlp(inputs, c.units, c.layers if layers is None else layers, outputs, c.activation, c.norm, c.norm_kind)

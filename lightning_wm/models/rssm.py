@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.models import losses
 from lightning_wm.models.config import ModelConfig
-from lightning_wm.models.encoders import Scaling, embedding, pixel_encoder, vector_encoder
+from lightning_wm.models.encoders import Scaling, embedding, pixel_encoder
 from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.fast import gru as fast
 from lightning_wm.models.fast.scan import Inputs
-from lightning_wm.models.heads import ConvDecoder, continue_head, reward_head, vector_decoder
+from lightning_wm.models.heads import ConvDecoder, reward_head
 from lightning_wm.models.latents import Gaussian, Latent, Statistics
-from lightning_wm.models.networks import ACTIVATIONS
+from lightning_wm.models.networks import ACTIVATIONS, perceptron
 from lightning_wm.models.normaliser import Normaliser
 from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
@@ -56,12 +56,9 @@ Step = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 class Posterior(NamedTuple):
     """Posterior over time."""
 
-    deter: Tensor
-    """`[T, B, D]`."""
-    stoch: Tensor
-    """`[T, B, S]`."""
-    statistics: Statistics
-    """Of the stochastic state, each `[T, B, ...]`."""
+    deter: Tensor  # [T, B, D]
+    stoch: Tensor  # [T, B, S]
+    statistics: Statistics  # of the stochastic state, each [T, B, ...]
 
 
 def gru_layers(c: ModelConfig, latent: Latent, action: int, embed: int) -> dict[str, nn.Module]:
@@ -114,15 +111,15 @@ class RSSM(nn.Module):
         vector, s = spaces.observation, self.latent.width
         features = c.deter + s
         # The order is that of the initial weights' draws and of the optimiser's state in checkpoints.
-        self.vector_encoder = None if vector is None else vector_encoder(c, vector)
-        self.vector_decoder = None if vector is None else vector_decoder(c, features, vector)
+        self.vector_encoder = None if vector is None else perceptron(c, vector, None)
+        self.vector_decoder = None if vector is None else perceptron(c, features, vector)
         self.normaliser = Normaliser(vector) if vector is not None and c.normalise else None
         self.pixel_encoder = None if spaces.pixels is None else pixel_encoder(c, spaces.pixels)
         self.pixel_decoder = None if spaces.pixels is None else ConvDecoder(features, c.depth)
         for name, layer in layers(c, self.latent, spaces.action, embedding(c, spaces)).items():
             self.add_module(name, layer)
         self.reward_head = reward_head(c, features)
-        self.continue_head = continue_head(c, features) if c.continue_head else None
+        self.continue_head = perceptron(c, features, 1, c.head_layers) if c.continue_head else None
         self.ensemble = Ensemble(c.ensemble, c.deter, c.units, 2, s, c.activation) if c.ensemble else None
         self.scaling = Scaling(c.symlog, c.pixel_bits, self.normaliser)
         self._measure: Callable[..., dict[str, Tensor]] | None = None

@@ -30,20 +30,13 @@ class Tape(NamedTuple):
 
     noise: Tensor | None
     keep: Tensor | None
-    before_d: Tensor
-    """`[T, B, D]`: the deterministic states that the steps came from."""
-    before_s: Tensor
-    """`[T, B, S]`."""
-    hidden_in: Tensor
-    """The GRU's inputs."""
-    hidden_out: Tensor
-    """The prior's or posterior's hidden layer."""
-    gates: Tensor
-    """`[T, B, 2D]`: the GRU's reset and update gates."""
-    candidate: Tensor
-    """`[T, B, D]`: the GRU's new state, before it is mixed with the old one."""
-    recurrent: Tensor
-    """`[T, B, D]`: what the old state adds to the candidate, before the reset gate."""
+    before_d: Tensor  # D: the deterministic states that the steps came from
+    before_s: Tensor  # S
+    hidden_in: Tensor  # the GRU's inputs
+    hidden_out: Tensor  # the prior's or posterior's hidden layer
+    gates: Tensor  # 2D: the GRU's reset and update gates
+    candidate: Tensor  # D: the GRU's new state, before it is mixed with the old one
+    recurrent: Tensor  # D: what the old state adds to the candidate, before the reset gate
     deters: Tensor
     raws: Tensor
     state_in: Tensor
@@ -54,22 +47,15 @@ class Tape(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """With respect to what each step computed and to what the scan began with."""
+    """With respect to what each step computed, `[T, B, ...]`, and to the state before the first."""
 
-    action_share: Tensor
-    """`[T, B, hidden]`; that of the whole input layer before its activation."""
-    head_share: Tensor
-    """`[T, B, hidden]`; that of the whole hidden layer before its activation."""
-    ih: Tensor
-    """`[T, B, 3D]`: the GRU's three input products."""
-    hh: Tensor
-    """`[T, B, 3D]`: the GRU's three recurrent products."""
-    raw: Tensor
-    """`[T, B, outputs]`."""
-    deter: Tensor
-    """`[B, D]` before the first step."""
-    stoch: Tensor
-    """`[B, S]` before the first step."""
+    action_share: Tensor  # hidden; the same for all that the GRU's input layer adds up
+    head_share: Tensor  # hidden; the same for all that the prior's or posterior's hidden layer adds up
+    ih: Tensor  # 3D: the GRU's input products
+    hh: Tensor  # 3D: the GRU's recurrent products
+    raw: Tensor  # outputs
+    deter: Tensor  # [B, D]
+    stoch: Tensor  # [B, S]
 
 
 def backward(cell: Cell, tape: Tape, grads: tuple[Tensor, ...]) -> Gradients:

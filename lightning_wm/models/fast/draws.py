@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_wm.models.latents import Categorical, Gaussian, Latent
+from lightning_wm.models.latents import Categorical, Gaussian
 
 Row = tuple[Tensor, ...]
 """Views of one step's `raw` `[B, outputs]`."""
@@ -88,9 +88,4 @@ class CategoricalDraws(NamedTuple):
 
 
 DRAWS: dict[type, Callable[[Any], Draws]] = {Gaussian: GaussianDraws, Categorical: CategoricalDraws}
-"""The latents that the scan knows."""
-
-
-def draws_of(latent: Latent) -> Draws:
-    """A latent of `DRAWS` as the scan takes it."""
-    return DRAWS[type(latent)](latent)
+"""The latents that the scan knows, as it takes them."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.fast.backward import Cell
-from lightning_wm.models.fast.draws import DRAWS, draws_of
+from lightning_wm.models.fast.draws import DRAWS
 from lightning_wm.models.fast.scan import ACTIVATIONS, Inputs, Steps, Weights, record, scan
 from lightning_wm.models.latents import Latent
 from lightning_wm.protocols import State
@@ -76,14 +76,12 @@ def follow(
 
 
 def _cell(model: GRUModel) -> Cell:
-    return Cell(model.config.activation, draws_of(model.latent))
+    return Cell(model.config.activation, DRAWS[type(model.latent)](model.latent))
 
 
 def _weights(model: GRUModel, deter_in: Tensor, out_weight: Tensor, out_bias: Tensor) -> Weights:
     gru, state_in = model.gru, model.transition_in.weight[:, : model.latent.width]
-    return Weights(
-        state_in, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh, deter_in, out_weight, out_bias
-    )
+    return Weights(state_in, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh, deter_in, out_weight, out_bias)
 
 
 def _prior_weights(model: GRUModel, rows: slice) -> Weights:

@@ -42,29 +42,22 @@ class Inputs(NamedTuple):
 class Weights(NamedTuple):
     """What a step multiplies with."""
 
-    state_in: Tensor
-    """`[hidden, S]`: the stochastic state's part of the GRU's input layer."""
-    weight_ih: Tensor
-    """`[3D, hidden]`, the GRU's, as the next three."""
+    state_in: Tensor  # [hidden, S]: the stochastic state's part of the GRU's input layer
+    weight_ih: Tensor  # [3D, hidden], the GRU's, as the next three
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
-    deter_in: Tensor
-    """`[hidden, D]`: the deterministic state's part of the prior's or posterior's hidden layer."""
-    out_weight: Tensor
-    """`[outputs, hidden]` to the latent's `raw`; without noise, those rows that the mode depends on."""
+    deter_in: Tensor  # [hidden, D]: the deterministic state's part of the prior's or posterior's hidden layer
+    out_weight: Tensor  # [outputs, hidden] to `raw`; without noise, those rows that the mode depends on
     out_bias: Tensor
 
 
 class Steps(NamedTuple):
     """What a scan gives, each differentiable in inputs and weights."""
 
-    deters: Tensor
-    """`[T, B, D]`."""
-    stochs: Tensor
-    """`[T, B, S]`."""
-    raws: Tensor
-    """`[T, B, outputs]`, what the stochastic states were drawn from."""
+    deters: Tensor  # [T, B, D]
+    stochs: Tensor  # [T, B, S]
+    raws: Tensor  # [T, B, outputs], what the stochastic states were drawn from
 
 
 Fill = Callable[[int, Tensor, Tensor, Tensor], None]
@@ -76,9 +69,7 @@ def scan(cell: Cell, inputs: Inputs, weights: Weights) -> Steps:
     return Steps(*_Scan.apply(cell, *inputs, *weights))  # type: ignore[no-untyped-call]
 
 
-def record(
-    cell: Cell, inputs: Inputs, weights: Weights, fill: Fill
-) -> tuple[Steps, Callable[[Tensor], Steps]]:
+def record(cell: Cell, inputs: Inputs, weights: Weights, fill: Fill) -> tuple[Steps, Callable[[Tensor], Steps]]:
     """Take steps whose actions are chosen on the way, and hand out how the result depends on them.
 
     Args:
@@ -145,7 +136,7 @@ def forward(cell: Cell, inputs: Inputs, weights: Weights, fill: Fill | None = No
     return Steps(deters, stochs, raws), tape
 
 
-def _or_none(values: Tensor | None, steps: int) -> Any:
+def _or_none(values: Tensor | None, steps: int) -> Sequence[Tensor | None]:
     return [None] * steps if values is None else values.unbind()
 
 
