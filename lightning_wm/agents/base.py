@@ -18,6 +18,8 @@ from lightning_wm.protocols import Actor, Planner, Spaces
 
 if TYPE_CHECKING:
     from lightning_wm.config import Config as RunConfig
+    from lightning_wm.config import ReplayConfig
+    from lightning_wm.data.views import View
 
 
 class AgentSettings(Protocol):
@@ -86,6 +88,10 @@ class BaseAgent(pl.LightningModule, ABC):
         self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
     ) -> Actor:
         """What plays; see `protocols.Agent`."""
+
+    def view(self, config: ReplayConfig) -> View | None:
+        """How its batches are drawn from replay; None for windows of `config.batch` and `config.length`."""
+        return None
 
     def rates(self) -> dict[str, float]:
         """Adam's step size of each part."""

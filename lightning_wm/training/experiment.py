@@ -50,6 +50,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Updates are counted over all turns, so a turn shorter than the interval between two lines is nothing odd.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # An agent without a model predicts nothing that could be validated.
+    warnings.filterwarnings("ignore", message=".*but have no `validation_step`.*")
     # Callbacks may change when a run goes on.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
 
@@ -104,7 +106,8 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
         agent.compile_update()
     updates = config.trainer.updates_per_turn
     folder, slack = run.path / "replay", _slack(config)
-    data = ReplayDataModule(config.replay, spaces(env), folder, config.seed, updates, slack=slack)
+    view = agent.view(config.replay)
+    data = ReplayDataModule(config.replay, spaces(env), folder, config.seed, updates, slack=slack, view=view)
     planner = build("planner", config.planner)
     state = RunState(config.env_steps, signals or Signals())
     pretrain = config.trainer.pretrain_updates
