@@ -7,11 +7,13 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
@@ -160,7 +162,7 @@ def _trainer(
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
-        strategy=config.trainer.strategy,
+        strategy=_strategy(config),
         precision=config.trainer.precision,
         max_epochs=-1,
         limit_train_batches=config.trainer.updates_per_turn,
@@ -177,6 +179,18 @@ def _trainer(
     )
     instead_of_lightnings(trainer)
     return trainer
+
+
+def _strategy(config: Config) -> str | Strategy:
+    """Lightning's strategy; ranks wait a day for each other, since rank 0 evaluates while the others stand still."""
+    name, several = config.trainer.strategy, config.trainer.devices > 1
+    name = "ddp" if several and name == "auto" else name
+    if not several or name not in StrategyRegistry.available_strategies():
+        return name
+    strategy: Strategy = StrategyRegistry.get(name)
+    if isinstance(strategy, DDPStrategy):
+        strategy._timeout = timedelta(days=1)
+    return strategy
 
 
 def check_devices(config: Config) -> None:
