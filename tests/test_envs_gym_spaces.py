@@ -515,3 +515,37 @@ def test_a_wrapper_may_be_what_is_registered():
 
     with toy(Doubled, "both") as env:
         assert step(env)["reward"].item() == 2
+
+
+def test_a_picture_that_changes_its_form_later_is_a_failure_of_the_environment():
+    class Fades(Drawn):
+        def render(self):
+            return GRADIENT if len(self.actions) < 2 else GRADIENT / 255
+
+    with toy(Fades, "both", environments=2) as env:
+        with pytest.raises(
+            EnvironmentFailure, match=r"gym/Toy-v0 failed in environment 0 at env step 1.*it is float64"
+        ):
+            env.rollout(3)
+        env.restart = True
+        current = env.reset()
+        assert sorted(env.failed) == [0]
+        current["action"] = torch.zeros(2, 1)
+        env.step(env.reset().set("action", current["action"]))
+        assert env.failed == {}
+        env.step(current)
+        assert sorted(env.failed) == [0, 1]
+
+
+def test_observations_that_are_the_same_array_every_time():
+    class Reuses(Toy):
+        def show(self):
+            self.shown[:] = len(self.actions)
+            return self.shown
+
+    with toy(Reuses, shown=np.zeros(5)) as env:
+        first = env.reset()
+        kept = first["observation"].clone()
+        after = env.step(first.clone().set("action", torch.zeros(1, 1)))["next"]
+        assert torch.equal(first["observation"], kept)
+        assert (after["observation"] == kept + 1).all()

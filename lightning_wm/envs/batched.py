@@ -22,7 +22,7 @@ from lightning_wm.envs.actions import scaled
 from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.envs.release import release
 from lightning_wm.envs.simulator import Simulator, TriesOut, build, check, layout_of, limit_of
-from lightning_wm.errors import EnvironmentFailure, LightningWMError
+from lightning_wm.errors import EnvironmentFailure, LightningWMError, UserError
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -209,7 +209,11 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
             if not np.isfinite(shown).all():
                 raise EnvironmentFailure(f"{self._where(row)}: the observation is not finite: {shown.tolist()}")
         if "pixels" in self._views:
-            self._views["pixels"][row] = self.simulators[row].render(self.shown.render.size).transpose(2, 0, 1)
+            try:
+                picture = self.simulators[row].render(self.shown.render.size)
+            except UserError as error:  # it could be drawn when the environment was made
+                raise EnvironmentFailure(f"{self._where(row)}: {error}") from error
+            self._views["pixels"][row] = picture.transpose(2, 0, 1)
 
     def _snapshot(self) -> dict[str, Tensor]:
         """Copies, because the caller keeps what it gets and the buffers go on changing."""

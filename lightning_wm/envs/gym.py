@@ -207,10 +207,10 @@ class Gymnasium:
 
     def _viewer(self) -> Any:
         """Gymnasium's own MuJoCo viewer, where there is one."""
+        if MUJOCO_VIEWERS not in sys.modules:
+            return None
         env = self._env.unwrapped
-        if MUJOCO_VIEWERS in sys.modules and isinstance(env, _DrawsWithMuJoCo):
-            return env.mujoco_renderer.viewer
-        return None
+        return env.mujoco_renderer.viewer if isinstance(env, _DrawsWithMuJoCo) else None
 
     def _take_context(self) -> None:
         # A viewer draws into whatever context is current: after another environment was made, into that one's, and
@@ -221,8 +221,8 @@ class Gymnasium:
 
     def close(self) -> None:
         """Close the environment and its renderer."""
-        viewer = self._viewer()
         try:
+            viewer = self._viewer()
             if viewer is not None:  # its textures go with its own context; Gymnasium frees them in any
                 viewer.make_context_current()
                 viewer.con.free()
