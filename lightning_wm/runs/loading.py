@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,9 +74,8 @@ def load_run(
     tree = configuration.read_tree(run.config)
     config = configuration.from_tree(tree, plugins, trust)
     file, saved = _weights(run, checkpoint)
-    env = environments(config)(1)
-    seen, parts = spaces(env), observation_layout(env)
-    env.close()
+    with closing(environments(config)(1)) as env:
+        seen, parts = spaces(env), observation_layout(env)
     with no_larger_than(file, saved.tensors):
         agent = build_agent(config, seen)
     put_weights(agent, saved.tensors, file)

@@ -92,7 +92,8 @@ class RunProgress(ProgressBar):
         """One line of figures."""
         counters, state = self.state.counters, self.state
         updates = self._agent.global_step if self._agent is not None else 0
-        parts = [f"{counters.env_steps:,}/{state.budget:,} env steps", f"{updates:,} updates"]
+        playing = f" (+{state.decisions:,} decisions)" if state.phase in ("seed episodes", "collecting") else ""
+        parts = [f"{counters.env_steps:,}/{state.budget:,} env steps{playing}", f"{updates:,} updates"]
         if not math.isnan(state.last_return):
             parts.append(f"return {decimal(state.last_return)}")
         losses = getattr(self._agent, "last", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from torchrl.envs import EnvBase
 from lightning_wm import rng
 from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.envs import spaces
+from lightning_wm.envs.batched import SimulatorEnv
 from lightning_wm.errors import Interrupted, LightningWMError
 from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.playing.random import RandomActor
@@ -76,6 +78,12 @@ class Rollout(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state.start_clock()
+        if trainer.is_global_zero and isinstance(self.env, SimulatorEnv) and self.env.episode_limit is None:
+            print(
+                "nothing is known to end this task's episodes, and only whole episodes are learned from; if env steps "
+                "stand still, type e.g. task.max_decisions=1000",
+                file=sys.stderr,
+            )
         self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
         self._cast(trainer, pl_module)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
@@ -174,6 +182,7 @@ class Rollout(pl.Callback):
         first, rank = self.counters.rank_episodes, trainer.global_rank
         seeds = [rng.key(self.seed, "environment", rank, first + row) % 2**31 for row in range(self.env.batch_size[0])]
         before, error = self.failures.total, None
+        self.state.decisions = 0
         episodes: list[Episode] = []
         try:
             episodes = play(self.env, actor, seeds, True, self._decided, self.failures.count, first)

@@ -60,6 +60,8 @@ class RunState:
     """Wall time of the newest decision while collecting."""
     is_best: bool = False
     """Whether the weights of now are the best so far, by evaluation."""
+    decisions: int = 0
+    """Of the round of episodes that is being played."""
     failure_limit: int = 3
     """Failed episodes within `failure_window` that are survived."""
     failure_window: float = 300.0
@@ -74,6 +76,7 @@ class RunState:
         Raises:
             Interrupted: a signal came.
         """
+        self.decisions += 1
         self.signals.poll()
         for listener in self.listeners:
             listener()

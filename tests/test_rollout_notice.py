@@ -1,0 +1,58 @@
+"""What a person is told about episodes that nothing is known to end."""
+
+from __future__ import annotations
+
+import io
+
+import gymnasium
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lightning_wm.fit import main as fit
+from lightning_wm.training.progress import RunProgress
+from lightning_wm.training.state import RunState
+
+NOTICE = "type e.g. task.max_decisions=1000"
+
+
+class Endless(gymnasium.Env):  # type: ignore[misc]
+    """Ends by itself after fifty steps, which nobody is told."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: object = None) -> tuple[np.ndarray, dict[str, object]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
+        self.steps += 1
+        return np.zeros(3, np.float32), 0.0, self.steps == 50, False, {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered() -> None:
+    gymnasium.register("Endless-v0", entry_point=Endless)
+
+
+@pytest.mark.parametrize(("limit", "told"), [("task.max_decisions=null", True), ("task.max_decisions=20", False)])
+def test_an_unbounded_task_is_pointed_at_max_decisions(
+    limit: str, told: bool, tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It showed 0/2,000 env steps for ever."""
+    argv = ["recipe=quickstart", "smoke=true", "task.name=gym/Endless-v0", limit, f"run={tmp_path}/run"]
+    assert fit([*argv, "task.action_repeat=1", "evaluation.video=false", "logging.progress=false"]) == 0
+    assert (NOTICE in capsys.readouterr().err) is told
+
+
+def test_progress_moves_within_a_round_of_episodes() -> None:
+    state = RunState(2000)
+    progress = RunProgress(state, console=Console(file=io.StringIO()))
+    state.phase = "collecting"
+    for _ in range(7):
+        state.decided()
+    assert progress.text(0.0).startswith("0/2,000 env steps (+7 decisions) | ")
+    state.phase = "learning"
+    assert progress.text(0.0).startswith("0/2,000 env steps | ")
