@@ -9,9 +9,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from lightning_wm import rng
-from lightning_wm.agents.base import BaseAgent
+from lightning_wm.agents.base import AgentConfig, BaseAgent
 from lightning_wm.config import Config, ReplayConfig
-from lightning_wm.config.fields import Count, Positive, settings
+from lightning_wm.config.fields import Count, settings
 from lightning_wm.data.views import Transitions
 from lightning_wm.playing.observation import ObservationIntake
 from lightning_wm.protocols import Planner, Spaces
@@ -19,14 +19,10 @@ from lightning_wm.registry import register
 
 
 @settings("agent")
-class ImitatorConfig:
+class ImitatorConfig(AgentConfig):
     """How it is optimised."""
 
     name: str = "imitator"
-    learning_rate: Positive = 1e-3
-    epsilon: Positive = 1e-8
-    clip: Positive = 100.0
-    patience: Count = 3
     steps: Count = 3
     """n of the view."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.agents.guard import UpdateGuard, scales
+from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.losses import summed
 from lightning_wm.protocols import Actor, Planner, Spaces
@@ -22,28 +23,19 @@ if TYPE_CHECKING:
     from lightning_wm.data.views import View
 
 
-class AgentSettings(Protocol):
-    """The settings that every agent has."""
+@settings("agent")
+class AgentConfig:
+    """How every agent is optimised; a subclass adds its own fields and may change these defaults."""
 
-    @property
-    def name(self) -> str:
-        """The agent's registered name."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Adam's step size where `rates` names no other."""
-
-    @property
-    def epsilon(self) -> float:
-        """Adam's epsilon."""
-
-    @property
-    def clip(self) -> float:
-        """Largest norm of each part's gradient."""
-
-    @property
-    def patience(self) -> int:
-        """Updates in a row that are not finite after which the run ends."""
+    name: str = ""
+    learning_rate: Positive = 1e-3
+    """Adam's step size."""
+    epsilon: Positive = 1e-5
+    """Adam's epsilon."""
+    clip: Positive = 100.0
+    """Largest norm of the world model's gradient."""
+    patience: Count = 3
+    """Updates in a row with a non-finite loss or gradient after which the run stops."""
 
 
 class BaseAgent(pl.LightningModule, ABC):
@@ -60,9 +52,9 @@ class BaseAgent(pl.LightningModule, ABC):
         NumericsError: losses or gradients stay non-finite.
     """
 
-    config: AgentSettings
+    config: AgentConfig
 
-    def __init__(self, config: AgentSettings, seed: int = 0) -> None:
+    def __init__(self, config: AgentConfig, seed: int = 0) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         self.guard = UpdateGuard(config.patience)

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.agents.base import BaseAgent
-from lightning_wm.config.fields import Count, Positive, settings
+from lightning_wm.agents.base import AgentConfig, BaseAgent
+from lightning_wm.config.fields import Count, settings
 from lightning_wm.errors import UserError
 from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
@@ -21,18 +21,10 @@ if TYPE_CHECKING:
 
 
 @settings("agent")
-class PlaNetConfig:
+class PlaNetConfig(AgentConfig):
     """How the world model is optimised."""
 
     name: str = "planet"
-    learning_rate: Positive = 1e-3
-    """Adam's step size."""
-    epsilon: Positive = 1e-5
-    """Adam's epsilon."""
-    clip: Positive = 100.0
-    """Largest norm of the world model's gradient."""
-    patience: Count = 3
-    """Updates in a row with a non-finite loss or gradient after which the run stops."""
     open_loop_observed: Count = 5
     """Steps that are filtered before the open-loop prediction error is measured."""
     open_loop_predicted: Count = 15
