@@ -79,7 +79,8 @@ class SAC(BaseAgent):
         if spaces is None or spaces.observation is None or spaces.pixels is not None:
             raise UserError("agent=sac learns from the state vector alone; type observation=state")
         self.spaces = spaces
-        actor, critic = _actor(c, spaces.observation, spaces.action), _critic(c, spaces.observation + spaces.action)
+        actor = policy_network(c, spaces.observation, spaces.action)
+        critic = critic_network(c, spaces.observation + spaces.action)
         target = -float(spaces.action) if c.target_entropy is None else c.target_entropy
         self.loss = SACLoss(actor, critic, loss_function="l2", alpha_init=c.temperature, target_entropy=target)
         self.loss.make_value_estimator(gamma=c.discount)
@@ -119,8 +120,11 @@ class SAC(BaseAgent):
 
     def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
         """The three losses from transitions `[B]`; each has a gradient in its own part alone."""
-        # TorchRL draws actions from torch's global state.
-        with rng.scope(self.seed, "model", self.global_rank, self.global_step):
+        return self.measure(batch, self.global_step, self.global_rank)
+
+    def measure(self, batch: TensorDictBase, number: int, rank: int = 0) -> dict[str, Tensor]:
+        """Losses of update `number`; TorchRL draws its actions from torch's global state."""
+        with rng.scope(self.seed, "model", rank, number):
             measured = self.loss(batch.copy())
         return {
             "loss/actor": measured["loss_actor"],
@@ -157,11 +161,13 @@ def _network(config: SACConfig, inputs: int, outputs: int) -> MLP:
     return MLP(inputs, outputs, depth=config.layers, num_cells=config.units, activation_class=nn.ReLU, **norm)
 
 
-def _actor(config: SACConfig, observation: int, action: int) -> ProbabilisticActor:
+def policy_network(config: SACConfig, observation: int, action: int) -> ProbabilisticActor:
+    """From O numbers to a tanh-normal over A actions."""
     network = nn.Sequential(_network(config, observation, 2 * action), NormalParamExtractor())
     module = TensorDictModule(network, in_keys=["observation"], out_keys=["loc", "scale"])
     return ProbabilisticActor(module, in_keys=["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True)
 
 
-def _critic(config: SACConfig, inputs: int) -> ValueOperator:
+def critic_network(config: SACConfig, inputs: int) -> ValueOperator:
+    """From O+A numbers to a value; the loss makes two of it."""
     return ValueOperator(_network(config, inputs, 1), in_keys=["observation", "action"])

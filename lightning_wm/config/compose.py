@@ -314,8 +314,8 @@ class Composition:
                 f"{group}={name}{'' if where == TYPED else f' (in {where})'}: there is no such {group}; "
                 f"known: {', '.join(choices(group))}{hint(name, choices(group))}"
             )
-        own = self._read(path, ()) if path else {"name": name}
-        beside = own.pop("with", {}) if group in PARTS else {}
+        own: dict[str, Any] = self._read(path, ()) if path else {"name": name}
+        beside: dict[str, Any] = own.pop("with", {}) if group in PARTS else {}
         tree = {**beside, group: own}
         return Layers.of(tree, shown(path) if path else where, before, [group] if group in PARTS else [])
 
