@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting
     from lightning_wm.protocols import WorldModel
 
-ALL = ("update", "behaviour", "replay", "render", "trainer", "planners")
+ALL = ("update", "behaviour", "sac", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
 WORDS = {
     "all": "every one below but memory and planner",
     "update": "an update of the world model beside TorchRL's and beside bare matrix products",
     "behaviour": "an update with actor and critic beside the world model's alone",
+    "sac": "an update of agent=sac beside TorchRL's SACLoss in a bare loop",
     "replay": "drawing a batch beside SliceSampler",
     "render": "an agent step with pixels beside DMControlWrapper",
     "trainer": "Lightning's Trainer beside a bare loop",

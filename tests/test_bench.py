@@ -19,6 +19,7 @@ TIMES = {"ours_ms", "peer_ms"}
 EXPECTED = {
     "update": ["update/state", "update/state_b50", "update/pixels"],
     "behaviour": ["update/behaviour", "update/behaviour_64", "update/behaviour_all"],
+    "sac": ["update/sac"],
     "replay": ["replay/sample"],
     "trainer": ["trainer/overhead"],
     "planners": ["planner/cem", "planner/cem_rollouts", "planner/grad_mpc"],

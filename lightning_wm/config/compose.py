@@ -304,14 +304,19 @@ class Composition:
         return dict(self._trees[path])
 
     def _group(self, group: str, name: str, where: str, before: Names) -> Layers:
-        """A group's file; a part's replaces the group, other groups keep what the file does not name."""
+        """A group's file; a part's replaces the group, other groups keep what the file does not name.
+
+        `with` in a part's file holds what else goes with it, in the recipe's own keys.
+        """
         path = group_file(group, name)
         if path is None and group not in PARTS:
             raise UserError(
                 f"{group}={name}{'' if where == TYPED else f' (in {where})'}: there is no such {group}; "
                 f"known: {', '.join(choices(group))}{hint(name, choices(group))}"
             )
-        tree = {group: self._read(path, ()) if path else {"name": name}}
+        own: dict[str, Any] = self._read(path, ()) if path else {"name": name}
+        beside: dict[str, Any] = own.pop("with", {}) if group in PARTS else {}
+        tree = {**beside, group: own}
         return Layers.of(tree, shown(path) if path else where, before, [group] if group in PARTS else [])
 
     def _typed(self, layers: Layers) -> Layers:

@@ -1,0 +1,173 @@
+"""Soft actor-critic from the state vector: TorchRL's loss, networks and target update."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import torch
+from pydantic import Field
+from tensordict import TensorDictBase
+from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.objectives import SACLoss, SoftUpdate
+
+from lightning_wm import rng
+from lightning_wm.agents.base import AgentConfig, BaseAgent
+from lightning_wm.agents.memoryless import policy_actor
+from lightning_wm.config.fields import Count, Factor, Positive, settings
+from lightning_wm.data.views import Transitions
+from lightning_wm.errors import UserError
+from lightning_wm.playing.actor import WorldModelActor
+from lightning_wm.protocols import Planner, Spaces, State
+from lightning_wm.registry import register
+
+if TYPE_CHECKING:
+    from lightning_wm.config import Config as RunConfig
+    from lightning_wm.config import ReplayConfig
+
+
+@settings("agent")
+class SACConfig(AgentConfig):
+    """Networks and how they are optimised."""
+
+    name: str = "sac"
+    learning_rate: Positive = 1e-3
+    """Adam's step size of actor and critics."""
+    alpha_learning_rate: Positive = 3e-4
+    """Adam's step size of the temperature's logarithm."""
+    epsilon: Positive = 1e-8
+    """Adam's epsilon."""
+    units: Count = 256
+    """Width of the hidden layers of actor and critics."""
+    layers: Count = 2
+    """Hidden layers of actor and critics."""
+    norm: bool = False
+    """LayerNorm after each hidden layer."""
+    steps: Count = 1
+    """n of the n-step returns, in agent steps."""
+    discount: Factor = 0.99
+    """Factor per agent step."""
+    tau: Factor = 0.005
+    """Share of the critics in their slow copies at each update."""
+    temperature: Positive = 0.1
+    """Weight of the policy's entropy, to begin with."""
+    target_entropy: Annotated[float, Field(description="nats (or null)")] | None = None
+    """Entropy in nats that the temperature is steered to; null: -A."""
+
+
+@register("agent", "sac")
+class SAC(BaseAgent):
+    """Soft actor-critic with twin critics and automatic temperature (arXiv:1812.05905).
+
+    Args:
+        config: networks and how they are optimised.
+        spaces: O numbers seen, A actions.
+        seed: of the stream model.
+
+    Raises:
+        UserError: there is no state vector.
+    """
+
+    Config = SACConfig
+    config: SACConfig
+
+    def __init__(self, config: SACConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
+        super().__init__(config or SACConfig(), seed)
+        c = self.config
+        if spaces is None or spaces.observation is None or spaces.pixels is not None:
+            raise UserError("agent=sac learns from the state vector alone; type observation=state")
+        self.spaces = spaces
+        actor = policy_network(c, spaces.observation, spaces.action)
+        critic = critic_network(c, spaces.observation + spaces.action)
+        target = -float(spaces.action) if c.target_entropy is None else c.target_entropy
+        self.loss = SACLoss(actor, critic, loss_function="l2", alpha_init=c.temperature, target_entropy=target)
+        self.loss.make_value_estimator(gamma=c.discount)
+        self.follow = SoftUpdate(self.loss, tau=c.tau)
+
+    @classmethod
+    def from_config(cls, config: RunConfig, spaces: Spaces) -> Self:
+        """The agent of a whole configuration.
+
+        Raises:
+            UserError: there is no state vector, or n steps are more than an episode has.
+        """
+        limit, steps = config.task.max_decisions, config.agent.steps
+        if limit is None and config.task.name.startswith("dmc/"):
+            limit = 1000 // config.task.action_repeat
+        if limit is not None and steps > limit:
+            raise UserError(f"agent.steps={steps}: an episode has {limit} agent steps; expected at most {limit}")
+        return cls(config.agent, spaces, config.seed)
+
+    def view(self, config: ReplayConfig) -> Transitions:
+        """n-step transitions."""
+        return Transitions(config.batch, self.config.steps, self.config.discount)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part."""
+        return {
+            "actor": list(self.loss.actor_network_params.parameters()),
+            "critic": list(self.loss.qvalue_network_params.parameters()),
+            "temperature": [self.loss.log_alpha],
+        }
+
+    def rates(self) -> dict[str, float]:
+        """Adam's step size of each part."""
+        return {**super().rates(), "temperature": self.config.alpha_learning_rate}
+
+    # ---- learning
+
+    def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
+        """The three losses from transitions `[B]`; each has a gradient in its own part alone."""
+        return self.measure(batch, self.global_step, self.global_rank)
+
+    def measure(self, batch: TensorDictBase, number: int, rank: int = 0) -> dict[str, Tensor]:
+        """Losses of update `number`; TorchRL draws its actions from torch's global state."""
+        with rng.scope(self.seed, "model", rank, number):
+            measured = self.loss(batch.copy())
+        return {
+            "loss/actor": measured["loss_actor"],
+            "loss/critic": measured["loss_qvalue"],
+            "loss/temperature": measured["loss_alpha"],
+            "policy/temperature": measured["alpha"].detach(),
+            "policy/entropy": measured["entropy"].detach(),
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Update, and let the slow critics follow unless the update was skipped."""
+        super().optimizer_step(*args, **kwargs)
+        if not self.guard.streak:
+            self.follow.step()
+
+    # ---- acting
+
+    def actor(
+        self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
+    ) -> WorldModelActor:
+        """What plays by the policy; see `protocols.Agent`."""
+        like = self.loss.log_alpha.detach()
+        return policy_actor("sac", self._policy_of, self.spaces, like, planner, seed, rank, noise)
+
+    def _policy_of(self, state: State) -> Distribution:
+        with self.loss.actor_network_params.to_module(self.loss.actor_network):
+            loc, scale = self.loss.actor_network[0].module(state["observation"])
+        squashed: Distribution = TanhNormal(loc, scale)
+        return squashed
+
+
+def _network(config: SACConfig, inputs: int, outputs: int) -> MLP:
+    norm = {"norm_class": nn.LayerNorm, "norm_kwargs": {"normalized_shape": config.units}} if config.norm else {}
+    return MLP(inputs, outputs, depth=config.layers, num_cells=config.units, activation_class=nn.ReLU, **norm)
+
+
+def policy_network(config: SACConfig, observation: int, action: int) -> ProbabilisticActor:
+    """From O numbers to a tanh-normal over A actions."""
+    network = nn.Sequential(_network(config, observation, 2 * action), NormalParamExtractor())
+    module = TensorDictModule(network, in_keys=["observation"], out_keys=["loc", "scale"])
+    return ProbabilisticActor(module, in_keys=["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True)
+
+
+def critic_network(config: SACConfig, inputs: int) -> ValueOperator:
+    """From O+A numbers to a value; the loss makes two of it."""
+    return ValueOperator(_network(config, inputs, 1), in_keys=["observation", "action"])
