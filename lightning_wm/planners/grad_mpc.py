@@ -41,8 +41,8 @@ class GradMPCConfig(Ascent, PlannerConfig):
     candidates: Count = 8
     """N: action sequences that are improved side by side."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of the
-    candidates, for `basin` all."""
+    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
+    the candidates, for `basin` all."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
     zero: bool = False

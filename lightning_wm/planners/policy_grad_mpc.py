@@ -43,7 +43,7 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     step_size: Positive = 0.1
     decay: Positive = 0.1
     """The last step's size as a share of the first's: a good start bears small steps only."""
-    optimiser: Literal["adam", "sgd"] = "sgd"
+    optimiser: Literal["adam", "sgd", "lbfgs"] = "sgd"
     bound: Literal["tanh", "clip"] = "clip"
     normalise: bool = True
     """Divide each candidate's gradient by its root mean square: `step_size` is then what an action moves by."""
@@ -52,8 +52,8 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     mix: Mix = field(default_factory=Mix)
     """Where the candidates come from."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of the
-    candidates, for `basin` all."""
+    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
+    the candidates, for `basin` all."""
     warm_start: bool = True
     """Use the previous plan; without it, the candidates of `mix.previous` are random."""
     reuse: Share = 0.0

@@ -39,8 +39,8 @@ class SamplerConfig(PlannerConfig):
     warm_start: bool = True
     """Start the mean from the previous plan, moved on in time."""
     zero: bool = True
-    """One candidate of zero actions: where every sample is worse than doing nothing (many action dimensions), the search
-    still knows what nothing is worth."""
+    """One candidate of zero actions: where every sample is worse than doing nothing (many action dimensions), the
+    search still knows what nothing is worth."""
     init_std: Positive = 0.5
     """Standard deviation of the first iteration."""
     min_std: Weight = 1e-6

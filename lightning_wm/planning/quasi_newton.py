@@ -45,7 +45,11 @@ class QuasiNewton:
         self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_PAIRS)
 
     def see(self, free: Tensor, score: Tensor, gradient: Tensor) -> Tensor:
-        """Learn from candidates `[E, N, H, A]`, scores `[E, N]` and gradients; which environments `[E]` have a new best."""
+        """Learn from candidates `[E, N, H, A]`, their scores `[E, N]` and gradients.
+
+        Returns:
+            Which environments `[E]` have a new best.
+        """
         score, before = score[:, :, None, None], self.score.amax(1)
         better = score > self.score
         if self._length is None:
