@@ -261,5 +261,3 @@ def _value(module: str, name: str) -> Any:
         except Exception as error:
             raise UnreadableError(f"{module}.{name}: {error}") from error
     return space[name]
-
-

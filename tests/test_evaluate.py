@@ -17,9 +17,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 
 
-def test_several_planners_share_their_episodes(
-    copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_planners_share_their_episodes(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = copy()
     small = ["planner.horizon=3", "planner.candidates=4", "planner.elites=2"]
     assert evaluate([f"run={run}", "planner=grad_mpc,cem", *small, "episodes=2", "seed=7"]) == 0
@@ -80,9 +78,7 @@ def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return message
 
 
-def test_what_cannot_be_evaluated_is_refused(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_evaluated_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = f"run={trained}"
     assert "episodes=0: expected at least 1" in failed([run, "episodes=0"], capsys)
     assert "seed=-1" in failed([run, "seed=-1"], capsys)

@@ -225,9 +225,7 @@ def test_a_run_whose_environment_raises_20_times_is_complete(
     assert 15 <= restarts <= 20  # the others were the final evaluation's, which plays them again
 
 
-def test_a_run_whose_environment_keeps_failing_ends_with_4(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_environment_keeps_failing_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, task = tmp_path / "run", "task.name=faulty/cartpole_swingup?chance@0.1"
     assert fit([*RUN, task, f"run={run}"]) == 4
     error = capsys.readouterr().err

@@ -44,9 +44,7 @@ def test_a_run_of_one_device_owns_its_directory_whatever_launched_it(
 
 
 @pytest.mark.parametrize("values", [TASK_3, {"NODE_RANK": "1"}], ids=["srun", "node rank"])
-def test_such_a_run_writes_all_its_files(
-    values: dict[str, str], variables: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_such_a_run_writes_all_its_files(values: dict[str, str], variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Lightning took such a process for another rank, whose loggers and progress are silent."""
     put(variables, values)
     variables.setattr(rank_zero_only, "rank", 3)

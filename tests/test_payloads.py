@@ -258,9 +258,7 @@ def test_a_runs_configuration_as_a_recipe(
         (safetensors_with({"x": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]}}), "damaged"),
         (safetensors_with({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 2**50]}}, bytes(4)), "damaged"),
         (
-            safetensors_with(
-                {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "xy"}, bytes(4)
-            ),
+            safetensors_with({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "xy"}, bytes(4)),
             "damaged",
         ),
         (safetensors_with({"__metadata__": {"lightning_wm": "9" * 18}}), "reads up to 1"),

@@ -291,7 +291,7 @@ def test_one_generator_per_environment(name: str, model: Any) -> None:
 
 WRONG = {
     "horizon": 0, "iterations": 0, "candidates": 0, "elites": 10_000, "execute": "worst", "replan": 99,
-    "latents": "median", "init_std": 0.0, "step_size": -1.0, "optimiser": "lbfgs", "bound": "none",
+    "latents": "median", "init_std": 0.0, "step_size": -1.0, "optimiser": "newton", "bound": "none",
 }  # fmt: skip
 
 

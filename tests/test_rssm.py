@@ -67,8 +67,9 @@ def test_kl_loss_is_balanced_and_thresholded() -> None:
 
 
 def test_both_kl_weights_one_give_the_plain_kls_gradient() -> None:
-    model, batch = world(kl_dynamics=1.0, kl_representation=1.0, free_nats=0.0).double(), experience(
-        VECTOR, 2, 4, dtype=torch.float64
+    model, batch = (
+        world(kl_dynamics=1.0, kl_representation=1.0, free_nats=0.0).double(),
+        experience(VECTOR, 2, 4, dtype=torch.float64),
     )
     _, measured = model.observe(batch)
     measured["loss/kl"].backward()
@@ -111,9 +112,7 @@ def test_gradient_of_the_return_by_the_first_action_is_that_of_finite_difference
 
 def test_five_bit_pixels_are_dequantised_within_their_bin() -> None:
     pixels = torch.tensor([0, 7, 8, 255], dtype=torch.uint8)
-    torch.testing.assert_close(
-        centred(pixels, 5, None), (torch.tensor([0.0, 0.0, 1.0, 31.0]) + 0.5) / 32 - 0.5
-    )
+    torch.testing.assert_close(centred(pixels, 5, None), (torch.tensor([0.0, 0.0, 1.0, 31.0]) + 0.5) / 32 - 0.5)
     noisy = centred(pixels, 5, rng.generator(0, "model"))
     assert ((noisy + 0.5) * 32).floor().tolist() == [0.0, 0.0, 1.0, 31.0]
 

@@ -30,9 +30,7 @@ def reconstruction(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor])
 
 def observation_error(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
     """Mean squared error `[M]`, each kind of observation weighted alike."""
-    errors = [
-        (widen(decoded[name]) - widen(target)).square().flatten(1).mean(1) for name, target in targets.items()
-    ]
+    errors = [(widen(decoded[name]) - widen(target)).square().flatten(1).mean(1) for name, target in targets.items()]
     return torch.stack(errors).mean(0)
 
 

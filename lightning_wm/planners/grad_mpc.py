@@ -24,7 +24,7 @@ from lightning_wm.planning.ascent import Ascent, ascend
 from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult, valid_rows
 from lightning_wm.planning.compiled import compiled_score
 from lightning_wm.planning.search import Score, Search
-from lightning_wm.planning.selection import choose, third
+from lightning_wm.planning.selection import choose
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
@@ -34,14 +34,15 @@ class GradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on action sequences."""
 
     name: str = "grad_mpc"
-    execute: Literal["best", "mean", "sample"] = "mean"
+    execute: Literal["best", "mean", "basin", "sample"] = "mean"
     iterations: Count = 25
     step_size: Positive = 0.3
     momentum: Weight = 0.9
     candidates: Count = 8
     """N: action sequences that are improved side by side."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
+    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
+    the candidates, for `basin` all."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
     zero: bool = False
@@ -84,5 +85,5 @@ class GradMPC(BasePlanner):
         c = self.config
         candidates, origin = self.starts(search, memory)
         candidates, score, first = ascend(search, candidates, c)
-        plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
+        plan, plan_score = choose(search, candidates, score, c.execute, c.elites)
         return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})

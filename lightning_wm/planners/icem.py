@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Natural, Share, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult, valid_rows
-from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine
+from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine, with_zero
 from lightning_wm.planning.search import Search
 from lightning_wm.registry import register
 
@@ -74,6 +74,8 @@ class ICEM(BasePlanner):
 
         def draw(mean: Tensor, std: Tensor, iteration: int, elites: Tensor | None) -> tuple[Tensor, Tensor]:
             candidates, origin = around(search, mean, std, c.population(iteration), c.colour)
+            if c.zero:
+                candidates, origin = with_zero(candidates, origin, slot=min(c.kept(), candidates.shape[1] - 1))
             add_mean = torch.full_like(warm, iteration == c.iterations - 1) | (warm & (iteration == 0))
             candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, PREVIOUS)
             stay, stays = (remembered, warm) if elites is None else (elites, torch.ones_like(warm))

@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.base import POLICY, PREVIOUS, BasePlanner, SearchResult
-from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine
+from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine, with_zero
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import draw_index, pick
@@ -68,6 +68,8 @@ class MPPI(BasePlanner):
             if guided is not None:
                 candidates[:, -guided.shape[1] :] = guided
                 origin[:, -guided.shape[1] :] = POLICY
+            if c.zero:
+                candidates, origin = with_zero(candidates, origin, slot=c.candidates // 2)
             return starts.put(candidates, origin, 0, mean, warm & (iteration == 0), PREVIOUS)
 
         def settle(mean: Tensor, std: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:

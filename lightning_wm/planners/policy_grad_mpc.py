@@ -25,7 +25,7 @@ from lightning_wm.planning.mix import Mix
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose, third
+from lightning_wm.planning.selection import choose
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
@@ -37,13 +37,13 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     name: str = "policy_grad_mpc"
     horizon: Count = 12
     """H: agent steps that are imagined; the value stands for what follows."""
-    execute: Literal["best", "mean", "sample"] = "mean"
+    execute: Literal["best", "mean", "basin", "sample"] = "mean"
     objective: Objective = field(default_factory=lambda: Objective(terminal_value=True))
     iterations: Count = 5
     step_size: Positive = 0.1
     decay: Positive = 0.1
     """The last step's size as a share of the first's: a good start bears small steps only."""
-    optimiser: Literal["adam", "sgd"] = "sgd"
+    optimiser: Literal["adam", "sgd", "lbfgs"] = "sgd"
     bound: Literal["tanh", "clip"] = "clip"
     normalise: bool = True
     """Divide each candidate's gradient by its root mean square: `step_size` is then what an action moves by."""
@@ -52,7 +52,8 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     mix: Mix = field(default_factory=Mix)
     """Where the candidates come from."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` averages and `sample` draws from; null: a third of the candidates."""
+    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
+    the candidates, for `basin` all."""
     warm_start: bool = True
     """Use the previous plan; without it, the candidates of `mix.previous` are random."""
     reuse: Share = 0.0
@@ -83,7 +84,7 @@ class PolicyGradMPC(BasePlanner):
         c = self.config
         begun, origin = self.starts(search, memory)
         candidates, score, first = self.climb(search, begun)
-        plan, plan_score = choose(search, candidates, score, c.execute, c.elites or third(c.candidates))
+        plan, plan_score = choose(search, candidates, score, c.execute, c.elites)
         return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:

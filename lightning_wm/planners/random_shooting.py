@@ -1,4 +1,4 @@
-"""Random shooting: draw plans uniformly, execute the best. The simplest planner there is."""
+"""Random shooting: draw plans uniformly, zero actions among them, execute the best. The simplest planner there is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tensordict import TensorDictBase
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.base import RANDOM, BasePlanner, SearchResult
+from lightning_wm.planning.gaussian import with_zero
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose
 from lightning_wm.planning.settings import PlannerConfig
@@ -36,7 +37,7 @@ class RandomShooting(BasePlanner):
         """Draw once, score once, choose."""
         c = self.config
         drawn = starts.uniform(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
+        drawn, origin = with_zero(drawn, torch.full(drawn.shape[:2], RANDOM, device=drawn.device), slot=-1)
         score = search.score(drawn)
-        origin = torch.full(score.shape, RANDOM, device=score.device)
         plan, plan_score = choose(search, drawn, score, c.execute, c.elites)
         return SearchResult(drawn, score, origin, plan, plan_score, score.amax(1), {"actions": plan})

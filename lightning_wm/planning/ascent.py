@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
+from lightning_wm.planning.quasi_newton import QuasiNewton
 from lightning_wm.planning.search import Search
 
 _EDGE = 0.999  # tanh's slope there is 0.002: an action at the bound can still come back
@@ -56,19 +57,21 @@ class Ascent:
     step_size: Positive
     """Of the first gradient step, before the bound."""
     decay: Positive = 1.0
-    """The last step's size as a share of the first's; in between it shrinks by equal factors."""
-    optimiser: Literal["adam", "sgd"] = "adam"
-    """`adam` or `sgd`."""
+    """The last step's size as a share of the first's; in between it shrinks by equal factors. Not of `lbfgs`."""
+    optimiser: Literal["adam", "sgd", "lbfgs"] = "adam"
+    """`adam`, `sgd`, or `lbfgs`, which finds the steps' lengths itself: none is longer than `step_size` (root mean
+    square), and steps that make the score worse are taken back."""
     momentum: Weight = 0.0
     """Of `sgd`."""
     bound: Literal["tanh", "clip"] = "tanh"
     """How actions stay in [-1, 1]: `tanh` of what is optimised, or `clip` (projection after each step)."""
     normalise: bool = False
-    """Divide each candidate's gradient by its root mean square."""
+    """Divide each candidate's gradient by its root mean square. Not of `lbfgs`."""
     clip_norm: Weight = 0.0
-    """Largest norm of a candidate's gradient; 0 leaves it."""
+    """Largest norm of a candidate's gradient; 0 leaves it. Not of `lbfgs`."""
     noise: Weight = 0.0
-    """Standard deviation of noise added to what is optimised after each step; it shrinks with the step size."""
+    """Standard deviation of noise added to what is optimised after each step; it shrinks with the step size. Not of
+    `lbfgs`."""
     patience: Natural = 0
     """Steps without a new best after which an environment's plan is final; 0 takes all iterations."""
 
@@ -128,6 +131,35 @@ def ascend(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Ten
     Returns:
         The candidates, their scores `[E, N]`, and the scores of their starts `[E, N]`.
     """
+    return _quasi_newton(search, candidates, how) if how.optimiser == "lbfgs" else _steps(search, candidates, how)
+
+
+def _quasi_newton(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Tensor, Tensor]:
+    """`ascend` by L-BFGS."""
+    free = how.project(how.free(candidates))
+    climb = QuasiNewton(free, how.step_size, bounded=how.bound == "clip")
+    first: Tensor | None = None
+    stalled = torch.zeros(search.environments, dtype=torch.int64, device=free.device)
+    for _ in range(how.iterations):
+        _, score, gradient = search.gradient(free, how.actions)
+        first = score if first is None else first
+        stalled = torch.where(climb.see(free, score, gradient), 0, stalled + 1)
+        free = climb.next()
+        if how.patience:
+            moving = stalled < how.patience
+            if not moving.any():
+                break
+            free = torch.where(moving[:, None, None, None], free, climb.best)
+    else:
+        last = search.score(how.actions(free))
+        first = last if first is None else first
+        climb.see(free, last, torch.zeros_like(free))
+    assert first is not None
+    return how.actions(climb.best), climb.score[:, :, 0, 0], first
+
+
+def _steps(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Tensor, Tensor]:
+    """`ascend` by a step rule."""
     free = how.free(candidates)
     optimiser, best = how.start(free), _Best(how.actions(free))
     first: Tensor | None = None

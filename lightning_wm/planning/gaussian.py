@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, RANDOM, SearchResult, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, SearchResult, valid_rows
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import average, choose, pick, safe
 from lightning_wm.planning.settings import PlannerConfig
@@ -38,6 +38,9 @@ class SamplerConfig(PlannerConfig):
     """`best` candidate seen, `mean` of the fitted distribution, or `sample`, one of the last elites."""
     warm_start: bool = True
     """Start the mean from the previous plan, moved on in time."""
+    zero: bool = True
+    """One candidate of zero actions: where every sample is worse than doing nothing (many action dimensions), the
+    search still knows what nothing is worth."""
     init_std: Positive = 0.5
     """Standard deviation of the first iteration."""
     min_std: Weight = 1e-6
@@ -122,7 +125,9 @@ def cross_entropy(search: Search, memory: TensorDictBase | None, c: SamplerConfi
 
     def draw(mean: Tensor, std: Tensor, iteration: int, _: Tensor | None) -> tuple[Tensor, Tensor]:
         drawn, origin = around(search, mean, std, c.candidates)
-        return starts.put(drawn, origin, 0, mean, warm, PREVIOUS) if iteration == 0 else (drawn, origin)
+        if c.zero:
+            drawn, origin = with_zero(drawn, origin, slot=c.candidates // 2)
+        return starts.put(drawn, origin, 0, mean, warm & (iteration == 0), PREVIOUS)
 
     def settle(mean: Tensor, std: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
         return mean, std.clamp(min=c.min_std)
@@ -142,6 +147,14 @@ def around(search: Search, mean: Tensor, std: Tensor, number: int, colour: float
     noise = starts.noise(number, search.horizon, search.problem.action, search.generators, search.like, colour)
     candidates = noise.mul_(std[:, None]).add_(mean[:, None]).clamp_(-1, 1)
     return candidates, torch.full(candidates.shape[:2], RANDOM, device=mean.device)
+
+
+def with_zero(candidates: Tensor, origin: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+    """Candidates `[E, N, H, A]` with zero actions in a slot, and their origins; a single candidate stays."""
+    if candidates.shape[1] == 1:
+        return candidates, origin
+    everywhere = torch.ones_like(origin[:, 0], dtype=torch.bool)
+    return starts.put(candidates, origin, slot, torch.zeros_like(candidates[:, 0]), everywhere, ZERO)
 
 
 def fit(elites: Tensor, weights: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

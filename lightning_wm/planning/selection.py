@@ -1,4 +1,4 @@
-"""What is executed of the candidates: the best, the mean of the elites, or one of them."""
+"""What is executed of the candidates: the best, the mean of the elites or of those on one peak, or one of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from torch import Tensor
 from lightning_wm.planning.search import Search
 
 
-def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elites: int) -> tuple[Tensor, Tensor]:
+def choose(
+    search: Search, candidates: Tensor, score: Tensor, execute: str, elites: int | None
+) -> tuple[Tensor, Tensor]:
     """The plan `[E, H, A]` that is executed and its score `[E]`.
 
     Where the mean's own score is not finite the best candidate is executed instead. Of equal scores the first
@@ -17,19 +19,40 @@ def choose(search: Search, candidates: Tensor, score: Tensor, execute: str, elit
     Args:
         candidates: `[E, N, H, A]`.
         score: `[E, N]`, -inf where not finite.
-        execute: `best`; `mean`, of the `elites` best; `sample`, one of the `elites` best, drawn uniformly.
-        elites: K.
+        execute: `best`; `mean`, of the `elites` best; `basin`, of those among them that are on the best one's peak;
+            `sample`, one of the `elites` best, drawn uniformly.
+        elites: K; None for a third of the candidates, of `basin` for all.
     """
+    count = candidates.shape[1]
+    elites = elites or (count if execute == "basin" else third(count))
     ranked, order = score.sort(dim=1, descending=True, stable=True)
     number = 1 if execute == "best" else elites
     top, index = ranked[:, :number], order[:, :number]  # E, K
     plans = pick(candidates, index)  # E, K, H, A
+    if execute == "basin":
+        return safe(search, average(plans, same_basin(search, plans, top)), plans[:, 0], top[:, 0])
     if execute == "mean":
         return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])
     if execute == "sample":
         chosen = draw_index(search, top.isfinite().to(candidates))  # E
         return pick(plans, chosen[:, None])[:, 0], top.gather(1, chosen[:, None])[:, 0]
     return plans[:, 0], top[:, 0]
+
+
+def same_basin(search: Search, plans: Tensor, score: Tensor) -> Tensor:
+    """Which plans `[E, K, H, A]` are on the peak of the first: `[E, K]`.
+
+    Half-way to it the score is at least the mean of both ends, as everywhere on a peak that is concave; between two
+    peaks it is less, and a mean over them would be worth less than either.
+
+    Args:
+        score: `[E, K]`, of the plans.
+    """
+    halfway = search.score((plans + plans[:, :1]) / 2)
+    ends = (score + score[:, :1]) / 2
+    rounding = 8 * torch.finfo(score.dtype).eps * ends.abs()
+    same = (halfway >= ends - rounding) & score.isfinite()
+    return same | (torch.arange(score.shape[1], device=score.device) == 0) & score[:, :1].isfinite()
 
 
 def average(plans: Tensor, weights: Tensor) -> Tensor:

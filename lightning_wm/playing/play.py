@@ -170,9 +170,7 @@ def _act(
     return reject(env, actor, action, bad)
 
 
-def _drop(
-    recorders: Sequence[_Recorder], failed: Mapping[int, LightningWMError], on_failure: OnFailure | None
-) -> None:
+def _drop(recorders: Sequence[_Recorder], failed: Mapping[int, LightningWMError], on_failure: OnFailure | None) -> None:
     for row, error in failed.items():
         recorders[row].drop()
         if on_failure is not None:

@@ -46,9 +46,7 @@ class LoadedRun:
     """Of the task's own observation."""
 
 
-def load_run(
-    path: Path | str, checkpoint: str = "last", plugins: Sequence[str] = (), trust: bool = False
-) -> LoadedRun:
+def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] = (), trust: bool = False) -> LoadedRun:
     """Read a run directory or a model folder; nothing in it is executed.
 
     Args:
@@ -140,5 +138,3 @@ def load_actor(
     if isinstance(actor, WorldModelActor):
         actor.intake.layout = loaded.layout
     return actor
-
-
