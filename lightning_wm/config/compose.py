@@ -63,7 +63,8 @@ def group_file(group: str, name: str) -> Path | None:
 def names() -> list[str]:
     """Names of the shipped experiments, sorted: quickstart, dense/cheetah_run, ...; not `base`, which others share."""
     shipped = (path.relative_to(root()).with_suffix("") for path in root().rglob("*.yaml"))
-    return sorted(name.as_posix() for name in shipped if name.parts[0] not in GROUPS and name.name != "base")
+    others = (*GROUPS, "study")
+    return sorted(name.as_posix() for name in shipped if name.parts[0] not in others and name.name != "base")
 
 
 def recipe_names() -> list[tuple[str, str]]:

@@ -1,0 +1,134 @@
+"""A study's file: arms × seeds become cells, all of them checked before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lightning_wm import config as configuration
+from lightning_wm.config.compose import root
+from lightning_wm.config.fields import settings
+from lightning_wm.config.store import laid
+from lightning_wm.errors import ConfigError, UserError, hint
+from lightning_wm.runs.identity import differences
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+@settings("arms")
+class Arm:
+    """One line of a comparison."""
+
+    recipe: str
+    """As `fit recipe=`."""
+    overrides: list[str] = field(default_factory=list)
+    """`key=value`, laid over the study's own."""
+
+
+@settings("")
+class Study:
+    """What is run."""
+
+    arms: Annotated[dict[str, Any], Field(min_length=1)]
+    """Name to an `Arm`."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    overrides: list[str] = field(default_factory=list)
+    """`key=value` for every arm."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    arm: str
+    seed: int
+    run: Path
+    arguments: tuple[str, ...]
+    """Of `fit`."""
+    env_steps: int
+
+    @property
+    def name(self) -> str:
+        """`ARM/seedS`."""
+        return f"{self.arm}/seed{self.seed}"
+
+
+def study_file(name: str) -> Path:
+    """The file of a shipped study, or of a path.
+
+    Raises:
+        UserError: there is none.
+    """
+    shipped = {path.stem: path for path in (root() / "study").glob("*.yaml")}
+    if name in shipped:
+        return shipped[name]
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    raise UserError(
+        f"study={name}: there is no such study; expected {', '.join(sorted(shipped))} or a path that ends in .yaml"
+        f"{hint(name, shipped)}"
+    )
+
+
+def read_study(path: Path, size: str) -> Study:
+    """A study of one size: what stands below `small` or `full` replaces what stands beside it.
+
+    Raises:
+        ConfigError: keys or values that a study has not.
+    """
+    tree = configuration.read_tree(path)
+    sizes = {name: tree.pop(name, {}) for name in ("small", "full")}
+    faults = [f"{name}: expected keys and values" for name, value in sizes.items() if not isinstance(value, dict)]
+    if faults:
+        raise ConfigError([f"{fault} (in {path})" for fault in faults])
+    try:
+        study = Study(**{**tree, **sizes[size]})
+        for name, arm in study.arms.items():
+            if not isinstance(arm, dict) or "/" in name or name.startswith("."):
+                raise ConfigError([f"arms.{name}={arm}: expected a plain name, with recipe and overrides below it"])
+            Arm(**arm)
+    except ConfigError as error:
+        raise ConfigError([f"{fault} (in {path})" for fault in error.faults]) from None
+    twice = sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1})
+    if twice:
+        raise ConfigError([f"seeds={study.seeds}: {twice[0]} is there twice; keep one of them (in {path})"])
+    return study
+
+
+def cells(study: Study, out: Path) -> list[Cell]:
+    """Every cell, the seeds of an arm beside each other.
+
+    Raises:
+        ConfigError: the faults of all arms, each with its arm.
+    """
+    made, faults = [], []
+    for name, plain in study.arms.items():
+        arm = Arm(**laid(plain))
+        typed = dict(token.partition("=")[::2] for token in (*study.overrides, *arm.overrides))
+        tokens = (f"recipe={arm.recipe}", *(f"{key}={text}" if text else key for key, text in typed.items()))
+        try:
+            loaded = configuration.load(tokens)
+        except ConfigError as error:
+            faults += [f"arms.{name}: {fault}" for fault in error.faults]
+            continue
+        except UserError as error:
+            faults.append(f"arms.{name}: {error}")
+            continue
+        for seed in study.seeds:
+            run = out / name / f"seed{seed}"
+            faults += _foreign(run, {**loaded.tree, "seed": seed})
+            made.append(Cell(name, seed, run, (*tokens, f"seed={seed}", f"run={run}"), loaded.config.env_steps))
+    if faults:
+        raise ConfigError(faults)
+    return made
+
+
+def _foreign(run: Path, tree: dict[str, Any]) -> list[str]:
+    """What keeps the run that lies there from being the cell's."""
+    if not (run / "config.yaml").is_file():
+        return []
+    found = differences(configuration.read_tree(run / "config.yaml"), tree)
+    return [f"{run}: {fault}; type out=<another folder>" for fault in found]
