@@ -80,6 +80,8 @@ def _run(cells: Sequence[Cell], out: Path, jobs: int, deadline: float | None) ->
         local.run(cells)
     for cell in local.failed:
         print(f"failed: {cell.name}: {last_line(cell)} (log: {log(cell)})", file=sys.stderr)
+    if local.late:
+        print("stopped at the time that until= names; the same command goes on", file=sys.stderr)
     if local.received:
         raise Interrupted(local.received)
     return 1 if local.failed else 0

@@ -108,7 +108,7 @@ def cells(study: Study, out: Path) -> list[Cell]:
     for name, plain in study.arms.items():
         arm = Arm(**laid(plain))
         typed = dict(token.partition("=")[::2] for token in (*study.overrides, *arm.overrides))
-        tokens = (f"recipe={arm.recipe}", *(f"{key}={text}" if text else key for key, text in typed.items()))
+        tokens = (f"recipe={arm.recipe}", *(f"{key}={text}" for key, text in typed.items()))
         try:
             loaded = configuration.load(tokens)
         except ConfigError as error:

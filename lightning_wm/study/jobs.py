@@ -30,8 +30,16 @@ class Local:
     deadline: float | None = None
     every: float = 30.0
     received: int = 0
+    """The signal that stops the study."""
+    late: bool = False
+    """Whether the deadline has stopped it."""
     running: dict[subprocess.Popen[bytes], Cell] = field(default_factory=dict)
     failed: list[Cell] = field(default_factory=list)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is started."""
+        return self.late or bool(self.received)
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Run what is not finished; returns when all have ended or were stopped."""
@@ -39,12 +47,13 @@ class Local:
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._note) for number in numbers}
         try:
-            while self.running or (waiting and not self.received):
-                while waiting and len(self.running) < self.jobs and not self.received:
+            while self.running or (waiting and not self.stopping):
+                while waiting and len(self.running) < self.jobs and not self.stopping:
                     self._start(waiting.pop(0))
                 self._reap()
-                if self.deadline is not None and time.time() >= self.deadline and not self.received:
-                    self._note(signal.SIGTERM, None)
+                if self.deadline is not None and time.time() >= self.deadline and not self.stopping:
+                    self.late = True
+                    self._pass_on(signal.SIGTERM)
                 if time.monotonic() - shown >= self.every:
                     shown = time.monotonic()
                     self._show()
@@ -76,12 +85,15 @@ class Local:
             del self.running[process]
             if code == 0:
                 mark_finished(cell)
-            elif not (self.received and code in (130, 143, -self.received)):
+            elif not (self.stopping and code in (130, 143, -self.received, -signal.SIGTERM)):
                 self.failed.append(cell)
             print(line(cell, "finished" if code == 0 else f"exit {code}", last_rows(cell)), file=sys.stderr, flush=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
         for process in list(self.running):
             process.send_signal(number)
 

@@ -14,6 +14,8 @@ TAIL = 1 << 14
 def finished(cell: Cell) -> bool:
     """Whether fit has ended well with at least as many env steps as are wanted now."""
     mark = cell.run.parent / f"{cell.run.name}.finished"
+    if not (cell.run / "config.yaml").is_file():
+        return False
     try:
         return int(mark.read_text("utf-8")) >= cell.env_steps
     except (OSError, ValueError):
