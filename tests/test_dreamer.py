@@ -103,6 +103,9 @@ def _rank(rank: int, folder: str) -> None:
     other = mine.clone()
     torch.distributed.broadcast(other, 0)
     torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    scale = found[0].behaviour.spread.scale().clone()
+    torch.distributed.broadcast(scale, 0)
+    torch.testing.assert_close(scale, found[0].behaviour.spread.scale(), rtol=0, atol=0)
     del wrapped  # as the group's last owner it would wait for gloo's thread while it holds the lock that this one needs
     torch.distributed.destroy_process_group()
 

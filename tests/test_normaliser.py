@@ -40,6 +40,24 @@ def test_statistics_are_those_of_everything_at_once(dtype: torch.dtype) -> None:
     np.testing.assert_allclose(scaled, (whole - whole.mean(0)) / whole.std(0), rtol=1e-4, atol=1e-4)
 
 
+def test_it_follows_replay() -> None:
+    """Deviation 1 to 10 while replay grows; every batch is a uniform draw from what replay holds by then.
+
+    Replay's own deviation is at the end sqrt(mean of sigma^2) = 6.1; a mean over all batches ever says about 4.
+    """
+    draw = rng.generator(0, "replay")
+    sigmas = torch.linspace(1, 10, 1_000)
+    stored = torch.randn(1_000, 20, generator=draw) * sigmas[:, None]  # 1,000 episodes of 20
+    normaliser = Normaliser(1)
+    for episode in range(10, 1_001):
+        rows = stored[:episode].flatten()
+        batch = rows[torch.randint(len(rows), (800, 1), generator=draw)]
+        normaliser.update(batch)
+    whole = float(stored.std())
+    assert whole == pytest.approx(float(sigmas.square().mean().sqrt()), rel=0.03)
+    assert float(normaliser.std) == pytest.approx(whole, rel=0.08)
+
+
 def test_before_anything_was_seen_nothing_changes() -> None:
     vectors = torch.randn(4, 3)
     assert torch.equal(Normaliser(3)(vectors), vectors)

@@ -93,6 +93,11 @@ def test_the_mean_of_a_basin_is_not_between_peaks() -> None:
     assert choose(search, plans, broken, "basin", None)[0].item() == pytest.approx((0.5 + 0.56) / 2)
 
 
+def test_a_single_candidate_has_no_basin() -> None:
+    with pytest.raises(ValueError, match=r"planner\.execute=basin: .* type planner\.execute=best"):
+        build("grad_mpc", execute="basin", candidates=1)
+
+
 def test_the_far_peak_is_reached_and_kept() -> None:
     """Where candidates climb both peaks of the double well, the plan ends on the higher one."""
     well = DoubleWell()

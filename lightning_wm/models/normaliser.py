@@ -1,4 +1,4 @@
-"""State vectors in units of their own spread, with statistics that grow with what is seen."""
+"""State vectors in units of their own spread, with the statistics of what was seen lately."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from torch import Tensor, nn
 
 from lightning_wm.models.distributions import widen
 
+MEMORY = 50_000
+"""Vectors that the statistics are of: batches are drawn uniformly from replay, so the newest of them stand for it."""
+
 STD_FLOOR = 0.05
 """Smallest deviation that is divided by: what hardly varies is magnified 20 times at most."""
 
 
 class Normaliser(nn.Module):
-    """Mean 0 and deviation 1 per dimension, over every vector that `update` was shown.
+    """Mean 0 and deviation 1 per dimension, over the vectors that `update` was shown.
 
-    Before the first it changes nothing. The statistics are buffers, so a resumed run goes on with them.
+    All count alike up to `MEMORY` of them; from then on the old ones fade exponentially, so that the statistics follow
+    replay, of which every batch is a uniform draw. Before the first it changes nothing. The statistics are buffers, so
+    a resumed run goes on with them.
 
     Args:
         dimensions: O, length of the vectors.
@@ -43,12 +48,13 @@ class Normaliser(nn.Module):
         count = self._over_ranks(counted.sum())
         mean = self._over_ranks(rows.sum(0)) / count.clamp_min(1)
         squares = self._over_ranks(torch.where(counted[:, None], rows - mean, 0.0).square().sum(0))
-        total = (self.count + count).clamp_min(1).to(mean.dtype)
-        old, new = self.count / total, count / total
+        kept = self.count.clamp(max=MEMORY)
+        total = (kept + count).clamp_min(1).to(mean.dtype)
+        old, new = kept / total, count / total
         shift = mean - self.mean
         self.var.copy_(torch.where(count > 0, old * self.var + squares / total + old * new * shift.square(), self.var))
         self.mean.add_(new * shift)
-        self.count.add_(count)
+        self.count.copy_(kept + count)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """`[M, O]` in its own units to deviations from the mean."""
