@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torchrl.modules import PercentileValueNorm
 
@@ -14,6 +13,7 @@ from lightning_wm.agents.imagination import Dream, dream, lambda_returns, surviv
 from lightning_wm.models.behaviour import Critics, PolicyHead
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.freezing import frozen
+from lightning_wm.models.over_ranks import gathered
 from lightning_wm.protocols import State
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ def behaviour_parts(config: DreamerConfig, width: int, action: int) -> dict[str,
     slow = Critics(width, config.critic).requires_grad_(False)
     slow.load_state_dict(critics.state_dict())
     return {"policy": policy, "critics": critics, "slow": slow, "spread": PercentileValueNorm()}
-
-
-def of_all_ranks(values: Tensor) -> Tensor:
-    """The rows of all ranks `[R*M, ...]`, of equal shapes `[M, ...]`, so that each learns in the same units."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return values
-    every = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(every, values.contiguous())
-    return torch.cat(every)
 
 
 @dataclass
@@ -66,7 +57,7 @@ class Behaviour:
         with frozen(model, self.critics):
             imagined = dream(model, self.policy, start, drawn, noise, c.gradient == "dynamics")
             returns, weight, value = self.returns(model, imagined, alive)
-        self.spread.update(of_all_ranks(returns.detach().reshape(-1, 1)))
+        self.spread.update(gathered(returns.detach().reshape(-1, 1)))
         scale = self.spread.scale().detach() if c.normalise_returns else 1.0
         entropy = self.policy.entropy(imagined.std, imagined.raw)
         if c.gradient == "dynamics":

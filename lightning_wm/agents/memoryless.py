@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -41,10 +39,6 @@ class Memoryless:
     def reward(self, state: State) -> Tensor:
         """There is no model: zeros `[M]`."""
         return state["observation"].new_zeros(len(state["observation"]))
-
-    def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Nothing is imagined: `[*shape, 0]`."""
-        return torch.zeros(*shape, 0)
 
 
 def policy_actor(

@@ -17,6 +17,7 @@ from lightning_wm import rng
 from lightning_wm.agents.base import AgentConfig, BaseAgent
 from lightning_wm.agents.memoryless import policy_actor
 from lightning_wm.config.fields import Count, Factor, Positive, settings
+from lightning_wm.config.schema import EPISODE
 from lightning_wm.data.views import Transitions
 from lightning_wm.errors import UserError
 from lightning_wm.playing.actor import WorldModelActor
@@ -95,7 +96,7 @@ class SAC(BaseAgent):
         """
         limit, steps = config.task.max_decisions, config.agent.steps
         if limit is None and config.task.name.startswith("dmc/"):
-            limit = 1000 // config.task.action_repeat
+            limit = EPISODE // config.task.action_repeat
         if limit is not None and steps > limit:
             raise UserError(f"agent.steps={steps}: an episode has {limit} agent steps; expected at most {limit}")
         return cls(config.agent, spaces, config.seed)

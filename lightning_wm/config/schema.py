@@ -38,6 +38,10 @@ def _suite_and_task(name: str) -> str:
     )
 
 
+EPISODE = 1000
+"""Env steps of a long episode, where the configuration sets no limit; of every episode in dm_control's suite."""
+
+
 @settings("task")
 class TaskConfig:
     """What is to be done, and how often each action is repeated."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_wm.models.distributions import widen
+from lightning_wm.models.over_ranks import total
 
 MEMORY = 50_000
 """Vectors that the statistics are of: batches are drawn uniformly from replay, so the newest of them stand for it."""
@@ -45,14 +45,14 @@ class Normaliser(nn.Module):
         vectors = vectors.to(self.mean.dtype)
         counted = vectors.isfinite().all(1)
         rows = torch.where(counted[:, None], vectors, 0.0)
-        count = self._over_ranks(counted.sum())
-        mean = self._over_ranks(rows.sum(0)) / count.clamp_min(1)
-        squares = self._over_ranks(torch.where(counted[:, None], rows - mean, 0.0).square().sum(0))
+        count = total(counted.sum())
+        mean = total(rows.sum(0)) / count.clamp_min(1)
+        squares = total(torch.where(counted[:, None], rows - mean, 0.0).square().sum(0))
         kept = self.count.clamp(max=MEMORY)
-        total = (kept + count).clamp_min(1).to(mean.dtype)
-        old, new = kept / total, count / total
+        both = (kept + count).clamp_min(1).to(mean.dtype)
+        old, new = kept / both, count / both
         shift = mean - self.mean
-        self.var.copy_(torch.where(count > 0, old * self.var + squares / total + old * new * shift.square(), self.var))
+        self.var.copy_(torch.where(count > 0, old * self.var + squares / both + old * new * shift.square(), self.var))
         self.mean.add_(new * shift)
         self.count.copy_(kept + count)
 
@@ -68,9 +68,3 @@ class Normaliser(nn.Module):
     def std(self) -> Tensor:
         """`[O]`, at least `STD_FLOOR`."""
         return self.var.sqrt().clamp_min(STD_FLOOR)
-
-    @staticmethod
-    def _over_ranks(value: Tensor) -> Tensor:
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(value)
-        return value

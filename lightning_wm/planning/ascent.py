@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Natural, Positive, Weight, settings
 from lightning_wm.planning import starts
+from lightning_wm.planning.climb import Climb
 from lightning_wm.planning.quasi_newton import QuasiNewton
 from lightning_wm.planning.search import Search
 
@@ -103,24 +105,36 @@ class Ascent:
         return gradient
 
     def start(self, like: Tensor) -> Optimiser:
-        """A fresh optimiser."""
+        """A fresh step rule."""
         return Adam(like) if self.optimiser == "adam" else Momentum(like, self.momentum)
 
+    def climb(self, free: Tensor, generators: Sequence[torch.Generator]) -> Climb:
+        """A fresh way up from `[E, N, H, A]`, with one generator per environment for its noise."""
+        if self.optimiser == "lbfgs":
+            return QuasiNewton(free, self.step_size, bounded=self.bound == "clip")
+        return _Steps(free, self, generators)
 
-class _Best:
-    """The best actions `[E, N, H, A]` and score `[E, N]` that each candidate has seen."""
 
-    def __init__(self, actions: Tensor) -> None:
-        self.actions = actions
-        self.score = actions.new_full(actions.shape[:2], -torch.inf)
+class _Steps(Climb):
+    """Steps of scheduled size in the direction of an optimiser, from wherever the last one led."""
 
-    def see(self, actions: Tensor, score: Tensor) -> Tensor:
-        """Keep what is better; which environments `[E]` have a new best of all candidates."""
-        before = self.score.amax(1)
-        better = score > self.score
-        self.actions = torch.where(better[:, :, None, None], actions, self.actions)
-        self.score = torch.where(better, score, self.score)
-        return self.score.amax(1) > before
+    def __init__(self, start: Tensor, how: Ascent, generators: Sequence[torch.Generator]) -> None:
+        super().__init__(start)
+        self._how, self._generators = how, generators
+        self._optimiser, self._shares = how.start(start), iter(how.shares())
+
+    def learn(self, free: Tensor, gradient: Tensor, better: Tensor) -> None:
+        """See `Climb`."""
+        self._free, self._gradient = free, gradient
+
+    def next(self) -> Tensor:
+        """See `Climb`."""
+        how, share = self._how, next(self._shares)
+        moved = self._free + how.step_size * share * self._optimiser.step(how.scaled(self._gradient))
+        if how.noise:
+            _, number, horizon, action = moved.shape
+            moved = moved + how.noise * share * starts.noise(number, horizon, action, self._generators, moved)
+        return how.project(moved)
 
 
 def ascend(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,48 +145,15 @@ def ascend(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Ten
     Returns:
         The candidates, their scores `[E, N]`, and the scores of their starts `[E, N]`.
     """
-    return _quasi_newton(search, candidates, how) if how.optimiser == "lbfgs" else _steps(search, candidates, how)
-
-
-def _quasi_newton(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Tensor, Tensor]:
-    """`ascend` by L-BFGS."""
-    free = how.project(how.free(candidates))
-    climb = QuasiNewton(free, how.step_size, bounded=how.bound == "clip")
+    free = how.free(candidates)
+    climb = how.climb(free, search.generators)
     first: Tensor | None = None
     stalled = torch.zeros(search.environments, dtype=torch.int64, device=free.device)
     for _ in range(how.iterations):
         _, score, gradient = search.gradient(free, how.actions)
         first = score if first is None else first
         stalled = torch.where(climb.see(free, score, gradient), 0, stalled + 1)
-        free = climb.next()
-        if how.patience:
-            moving = stalled < how.patience
-            if not moving.any():
-                break
-            free = torch.where(moving[:, None, None, None], free, climb.best)
-    else:
-        last = search.score(how.actions(free))
-        first = last if first is None else first
-        climb.see(free, last, torch.zeros_like(free))
-    assert first is not None
-    return how.actions(climb.best), climb.score[:, :, 0, 0], first
-
-
-def _steps(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Tensor, Tensor]:
-    """`ascend` by a step rule."""
-    free = how.free(candidates)
-    optimiser, best = how.start(free), _Best(how.actions(free))
-    first: Tensor | None = None
-    stalled = torch.zeros(search.environments, dtype=torch.int64, device=free.device)
-    for share in how.shares():
-        actions, score, gradient = search.gradient(free, how.actions)
-        first = score if first is None else first
-        stalled = torch.where(best.see(actions, score), 0, stalled + 1)
-        moved = free + how.step_size * share * optimiser.step(how.scaled(gradient))
-        if how.noise:
-            _, number, horizon, action = free.shape
-            moved = moved + how.noise * share * starts.noise(number, horizon, action, search.generators, free)
-        moved = how.project(moved)
+        moved = climb.next()
         if how.patience:
             moving = stalled < how.patience
             if not moving.any():
@@ -180,9 +161,8 @@ def _steps(search: Search, candidates: Tensor, how: Ascent) -> tuple[Tensor, Ten
             moved = torch.where(moving[:, None, None, None], moved, free)
         free = moved
     else:
-        last = how.actions(free)
-        score = search.score(last)
+        score = search.score(how.actions(free))
         first = score if first is None else first
-        best.see(last, score)
+        climb.see(free, score, None)
     assert first is not None
-    return best.actions, best.score, first
+    return how.actions(climb.best), climb.score, first

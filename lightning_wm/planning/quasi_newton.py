@@ -13,6 +13,8 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from lightning_wm.planning.climb import Climb
+
 _SHRINK, _GROW = 0.25, 1.5
 _PAIRS = 5  # more found nothing better on the problems of tests/problems.py
 
@@ -27,7 +29,7 @@ def _size(plan: Tensor) -> Tensor:
     return plan.square().mean((2, 3), keepdim=True).sqrt().clamp(min=torch.finfo(plan.dtype).tiny)
 
 
-class QuasiNewton:
+class QuasiNewton(Climb):
     """Candidates where they are best, what is known of their curvature, and where to look next.
 
     Args:
@@ -37,29 +39,20 @@ class QuasiNewton:
     """
 
     def __init__(self, start: Tensor, radius: float, bounded: bool) -> None:
-        self.best, self.bounded, self._most = start, bounded, radius
-        self.score = start.new_full((*start.shape[:2], 1, 1), -torch.inf)
+        super().__init__(start)
+        self.bounded, self._most = bounded, radius
         self._gradient = torch.zeros_like(start)
-        self._radius = torch.full_like(self.score, radius)
+        self._radius = start.new_full((*start.shape[:2], 1, 1), radius)
         self._length: Tensor | None = None  # of a step without pairs, as a multiple of the gradient
         self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_PAIRS)
 
-    def see(self, free: Tensor, score: Tensor, gradient: Tensor) -> Tensor:
-        """Learn from candidates `[E, N, H, A]`, their scores `[E, N]` and gradients.
-
-        Returns:
-            Which environments `[E]` have a new best.
-        """
-        score, before = score[:, :, None, None], self.score.amax(1)
-        better = score > self.score
+    def learn(self, free: Tensor, gradient: Tensor, better: Tensor) -> None:
+        """See `Climb`."""
         if self._length is None:
             self._length = self._most / _size(gradient)
         else:
             self._learn(better, free - self.best, self._gradient - gradient)
-        self.best = torch.where(better, free, self.best)
-        self.score = torch.where(better, score, self.score)
         self._gradient = torch.where(better, gradient, self._gradient)
-        return (self.score.amax(1) > before).view(-1)
 
     def _learn(self, better: Tensor, step: Tensor, change: Tensor) -> None:
         """A pair for the curvature where the step was good and the score bends down along it."""
@@ -73,7 +66,7 @@ class QuasiNewton:
         self._radius = torch.where(better, (self._radius * _GROW).clamp(max=self._most), self._radius * _SHRINK)
 
     def next(self) -> Tensor:
-        """Where to look next, `[E, N, H, A]`."""
+        """See `Climb`."""
         gradient, held = self._gradient, None
         if self.bounded:
             held = ((self.best >= 1) & (gradient > 0)) | ((self.best <= -1) & (gradient < 0))

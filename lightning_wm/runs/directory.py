@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +13,10 @@ from typing import IO, Any
 
 import torch
 
-from lightning_wm.errors import UserError, unwritable
 from lightning_wm.runs.checkpoint import load_checkpoint, newest_whole
 from lightning_wm.runs.files import write_json, write_text
 from lightning_wm.runs.formats import FileFormat
+from lightning_wm.runs.lock import locked
 from lightning_wm.runs.untrusted import refuse_shared
 
 PACKAGES = ("torch", "lightning", "torchrl", "tensordict", "omegaconf", "dm_control", "mujoco", "numpy")
@@ -90,25 +88,7 @@ class RunDirectory:
             UserError: another process is, the directory cannot be written to, or it shares files with another one.
         """
         refuse_shared(self.path, self._written_in_place())
-        path = self.path / name
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = path.open("a+")
-        except OSError as error:
-            raise unwritable(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            owner = handle.read().strip() or "another process"
-            handle.close()
-            raise UserError(
-                f"{self.path} is in use by {owner}; wait for it, stop it, or type run=<another folder>"
-            ) from error
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-        handle.flush()
-        self._lock = handle
+        self._lock = locked(self.path / name, "run=<another folder>")
 
     def _written_in_place(self) -> Iterator[Path]:
         yield self.metrics

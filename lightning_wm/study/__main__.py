@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lightning_wm import config as configuration
-from lightning_wm.errors import Interrupted, UserError, exits, unwritable
+from lightning_wm.config.fields import Count, settings
+from lightning_wm.errors import Interrupted, UserError, exits
 
 if TYPE_CHECKING:
     from lightning_wm.study.grid import Cell
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 USAGE = "python -m lightning_wm.study [status] study=learning [size=small] [jobs=2] [until=18:30]"
 
 
-@dataclass(frozen=True)
+@settings("")
 class StudyOptions:
     """What `study` is told."""
 
@@ -28,7 +27,7 @@ class StudyOptions:
     """Name of a shipped study, or a YAML file."""
     size: Literal["small", "full"] = "full"
     """Which of the study's sizes."""
-    jobs: int = 2
+    jobs: Count = 2
     """Runs at a time."""
     until: str | None = None
     """HH:MM at which all runs are stopped; the same command goes on."""
@@ -46,8 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = "status" in arguments
     given = [item for item in arguments if item != "status"]
     options = configuration.options(given, StudyOptions, {"study": "study=learning"})
-    if options.jobs < 1:
-        raise UserError(f"jobs={options.jobs}: expected at least 1; type jobs=1")
     deadline = None if options.until is None else _deadline(options.until)
     from lightning_wm.study import grid, progress
 
@@ -63,19 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(cells: Sequence[Cell], out: Path, jobs: int, deadline: float | None) -> int:
+    from lightning_wm.runs.lock import locked
     from lightning_wm.study.jobs import Local, last_line, log
 
-    lock = out / "lock"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = lock.open("a+")
-    except OSError as error:
-        raise unwritable(lock, error) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{out} is run by another process; expected one at a time; wait, or type out=...") from None
+    with locked(out / "lock", "out=<another folder>"):
         local = Local(jobs, deadline)
         local.run(cells)
     for cell in local.failed:

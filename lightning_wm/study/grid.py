@@ -10,12 +10,10 @@ from pydantic import Field
 
 from lightning_wm import config as configuration
 from lightning_wm.config.compose import root
-from lightning_wm.config.fields import settings
+from lightning_wm.config.fields import Seed, settings
 from lightning_wm.config.store import laid
 from lightning_wm.errors import ConfigError, UserError, hint
 from lightning_wm.runs.identity import differences
-
-Seed = Annotated[int, Field(ge=0)]
 
 
 @settings("arms")

@@ -19,6 +19,7 @@ from torchrl.envs import EnvBase
 from lightning_wm import rng
 from lightning_wm.agents.base import BaseAgent
 from lightning_wm.config import Config
+from lightning_wm.config.schema import EPISODE
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import make_env, spaces
@@ -39,9 +40,6 @@ from lightning_wm.training.progress import RunProgress
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals, instead_of_lightnings
 from lightning_wm.training.state import Counters, RunState
-
-EPISODE = 1000
-"""Env steps of a long episode, where the configuration sets no limit."""
 
 
 def quiet() -> None:
