@@ -26,7 +26,7 @@ from tests.worlds import experience, total, world
 
 SPACES = Spaces(action=2, observation=3)
 SMALL = DreamerConfig(
-    actor=ActorConfig(units=8), critic=CriticConfig(units=8, bins=11), imagination=4, imagine_starts=6
+    actor=ActorConfig(units=8), critic=CriticConfig(units=8, bins=11, bin_limit=8.0), imagination=4, imagine_starts=6
 )
 
 

@@ -12,7 +12,17 @@ from lightning_wm import registry, rng
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.protocols import Spaces
 
-SMALL = {"deter": 12, "stoch": 5, "hidden": 9, "units": 8, "depth": 2, "bins": 11, "classes": 3, "blocks": 3}
+SMALL = {
+    "deter": 12,
+    "stoch": 5,
+    "hidden": 9,
+    "units": 8,
+    "depth": 2,
+    "bins": 11,
+    "bin_limit": 4.0,
+    "classes": 3,
+    "blocks": 3,
+}
 
 
 def model_of(name: str, spaces: Spaces | None = None, seed: int = 0, **changes: object) -> Any:

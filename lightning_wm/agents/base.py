@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.agents.guard import UpdateGuard, scales
+from lightning_wm.agents.saturation import Saturation
 from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.losses import summed
@@ -58,6 +59,7 @@ class BaseAgent(pl.LightningModule, ABC):
         super().__init__()
         self.config, self.seed = config, seed
         self.guard = UpdateGuard(config.patience)
+        self.saturation = Saturation()
         self.last: dict[str, Tensor] = {}
 
     @classmethod
@@ -113,7 +115,11 @@ class BaseAgent(pl.LightningModule, ABC):
         loss = summed(measured)
         if self.due():
             self.record({"loss/total": loss, **measured})
+            self.saturation.check(self)
         return self.guard.tie(loss, measured)
+
+    def on_train_epoch_end(self) -> None:
+        self.saturation.check(self)
 
     def due(self) -> bool:
         """Whether this update is logged: every `Trainer.log_every_n_steps`-th."""

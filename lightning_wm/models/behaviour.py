@@ -66,10 +66,10 @@ class CriticConfig:
     """LayerNorm after each hidden layer."""
     members: Count = 1
     """K: critics that are initialised differently and learn from the same targets; their mean is the value."""
-    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(_odd)] = 101
+    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(_odd)] = 151
     """Bins of the two-hot code, even in symlog space."""
-    bin_limit: Positive = 8.0
-    """Outermost bins in symlog units: values within symexp of this."""
+    bin_limit: Positive = 12.0
+    """Outermost bins in symlog units: values within symexp of this, 162,754 at 12."""
     decay: Annotated[float, Field(ge=0, lt=1, description="a factor in [0, 1)")] = 0.98
     """Of the slow copy, an exponential moving average of the critics' weights."""
     bootstrap: Annotated[Literal["slow", "online"], Field(description="slow or online")] = "slow"
@@ -157,7 +157,7 @@ class Critics(nn.Module):
         for _ in range(c.members):
             network = mlp(features, c.units, c.layers, c.bins, c.activation, c.norm)
             _shrink(network, 0.0)
-            self.members.append(TwoHotHead(network, c.bins, c.bin_limit))
+            self.members.append(TwoHotHead(network, c.bins, c.bin_limit, "agent.critic.bin_limit"))
 
     def forward(self, features: Tensor) -> Tensor:
         """What each critic expects, `[K, M]`."""

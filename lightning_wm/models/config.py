@@ -53,10 +53,10 @@ class ModelConfig:
     """Measure each dimension of state vectors in deviations from its mean over the batches seen, before symlog."""
     reward_head: Annotated[Literal["two_hot", "normal"], Field(description="two_hot or normal")] = "two_hot"
     """`two_hot` (bins in symlog space) or `normal` (mean squared error)."""
-    bins: Count = 41
+    bins: Count = 121
     """Bins of the two-hot reward head."""
-    bin_limit: Positive = 4.0
-    """Outermost bins in symlog units: rewards of one agent step within symexp of this."""
+    bin_limit: Positive = 12.0
+    """Outermost bins in symlog units: rewards of one agent step within symexp of this, 162,754 at 12, 53.6 at 4."""
     zero_reward: bool = False
     """Begin with a reward of zero everywhere (the head's last layer starts at zero)."""
     continue_head: bool = True

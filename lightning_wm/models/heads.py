@@ -19,7 +19,7 @@ def reward_head(config: ModelConfig, features: int) -> TwoHotHead | NormalHead:
     if c.zero_reward:
         nn.init.zeros_(network[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
-    return TwoHotHead(network, c.bins, c.bin_limit) if two_hot else NormalHead(network)
+    return TwoHotHead(network, c.bins, c.bin_limit, "model.bin_limit") if two_hot else NormalHead(network)
 
 
 class TwoHotHead(nn.Module):
@@ -29,13 +29,16 @@ class TwoHotHead(nn.Module):
         network: maps features `[M, F]` to logits `[M, bins]`.
         bins: number of bins, odd so that zero is one of them.
         limit: outermost bins in symlog units; targets beyond symexp(limit) are clipped to it.
+        setting: the key that `limit` comes from.
     """
 
-    def __init__(self, network: nn.Module, bins: int, limit: float) -> None:
+    def __init__(self, network: nn.Module, bins: int, limit: float, setting: str = "limit") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.limit, self.setting = network, limit, setting
         self.support: Tensor
+        self.largest: Tensor
         self.register_buffer("support", symexp(torch.linspace(-limit, limit, bins)), persistent=False)
+        self.register_buffer("largest", torch.zeros(()), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Expected value `[M]`."""
@@ -43,7 +46,9 @@ class TwoHotHead(nn.Module):
         return value
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`."""
+        """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`; `largest` remembers its magnitude."""
+        with torch.no_grad():
+            self.largest.copy_(torch.maximum(self.largest, target.abs().amax()))
         nats: Tensor = two_hot_cross_entropy(widen(self.network(features)), widen(target), self.support)
         return nats
 
