@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 
 from lightning_wm.version import __version__
@@ -138,6 +139,15 @@ def printable(text: str) -> str:
 Main = Callable[[Sequence[str] | None], int]
 
 
+def _settled() -> AbstractContextManager[None]:
+    """Without the modes that a program which calls a command has set; a command's own process has none yet."""
+    if "torch" not in sys.modules:
+        return nullcontext()
+    from lightning_wm.models.ambient import settled
+
+    return settled()
+
+
 def exits(main: Main) -> Main:
     """Turn the errors above into exit codes; `--debug` keeps the traceback."""
 
@@ -152,7 +162,8 @@ def exits(main: Main) -> Main:
             print(f"lightning_wm {__version__}")
             return 0
         try:
-            return main([item for item in arguments if item != "--debug"])
+            with _settled():
+                return main([item for item in arguments if item != "--debug"])
         except LightningWMError as error:
             if debug:
                 traceback.print_exc()

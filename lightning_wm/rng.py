@@ -32,7 +32,7 @@ def key(seed: int, stream: str, *counters: int) -> int:
 
 def generator(seed: int, stream: str, *counters: int) -> torch.Generator:
     """A CPU generator for one named draw; two calls with equal arguments draw the same."""
-    return torch.Generator().manual_seed(key(seed, stream, *counters))
+    return torch.Generator("cpu").manual_seed(key(seed, stream, *counters))
 
 
 @contextmanager
@@ -53,5 +53,5 @@ def normal(shape: Sequence[int], generators: Sequence[torch.Generator], like: Te
     Drawn on the CPU in float32 and then moved, so that every device and
     precision sees the same numbers.
     """
-    rows = [torch.randn(*shape, generator=generator) for generator in generators]
+    rows = [torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
     return torch.stack(rows).to(device=like.device, dtype=like.dtype)

@@ -15,6 +15,7 @@ from lightning_wm.agents.guard import UpdateGuard, scales
 from lightning_wm.agents.saturation import Saturation
 from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.errors import UserError
+from lightning_wm.models.ambient import refuse_where_nothing_learns
 from lightning_wm.models.losses import summed
 from lightning_wm.protocols import Actor, Planner, Spaces
 
@@ -101,12 +102,21 @@ class BaseAgent(pl.LightningModule, ABC):
 
     # ---- learning
 
+    def on_train_start(self) -> None:
+        refuse_where_nothing_learns(self)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rates = self.rates()
         groups = [{"params": part, "name": name, "lr": rates[name]} for name, part in self.groups().items()]
         # The fused one would divide by a loss scaler's scale itself, after the gradients are clipped.
         fused = not scales(self)
         return torch.optim.Adam(groups, lr=self.config.learning_rate, eps=self.config.epsilon, fused=fused)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Give a TensorDict its batch size back, which Lightning's double precision drops."""
+        if isinstance(batch, TensorDictBase) and not batch.batch_size:
+            batch.batch_size = batch["action"].shape[:-1]
+        return batch
 
     def training_step(self, batch: TensorDictBase, index: int) -> Tensor:
         self.guard.begin(self, batch)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from lightning_wm.config.fields import Seed, settings
 from lightning_wm.config.words import MISSING
 
-Precision = Literal["32-true", "bf16-mixed", "64-true", "16-mixed", "bf16-true", "16-true", "32", "64", "16", "bf16"]
+Precision = Literal["32-true", "bf16-mixed", "64-true", "16-mixed", "32", "64", "16", "bf16"]
 
 
 def some(what: str, example: int | None = None) -> Any:

@@ -69,7 +69,8 @@ def first_row(seen: TensorDictBase, row: int, actions: int) -> TensorDict:
         row: of E.
         actions: A.
     """
-    return _transition(seen, row, torch.zeros(actions), torch.zeros(1), torch.zeros(1, dtype=torch.bool), first=True)
+    action, reward = torch.zeros(actions, dtype=torch.float32), torch.zeros(1, dtype=torch.float32)
+    return _transition(seen, row, action, reward, torch.zeros(1, dtype=torch.bool), first=True)
 
 
 def next_row(after: TensorDictBase, row: int, action: Tensor) -> TensorDict:

@@ -23,6 +23,7 @@ from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.envs.release import release
 from lightning_wm.envs.simulator import Simulator, TriesOut, build, check, layout_of, limit_of
 from lightning_wm.errors import EnvironmentFailure, LightningWMError, UserError
+from lightning_wm.models.ambient import settled
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -72,6 +73,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
             self.close()
             raise
 
+    @settled()
     def _open(self, environments: int) -> None:
         """Make the simulators and everything that follows from what they are."""
         while len(self.simulators) < environments:
@@ -101,7 +103,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         now = {name: torch.zeros(rows, 1, dtype=torch.bool) for name in ("terminated", "truncated", "is_init")}
         now["env_steps"] = torch.zeros(rows, 1, dtype=torch.int64)
         if self.shown.kind != "pixels":
-            now["observation"] = torch.zeros(rows, self.simulators[0].size)
+            now["observation"] = torch.zeros(rows, self.simulators[0].size, dtype=torch.float32)
         if self.shown.kind != "state":
             now["pixels"] = torch.zeros(rows, 3, size, size, dtype=torch.uint8)
         return now
@@ -160,6 +162,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
             self._look(row)
         self._begun[row] = True
 
+    @settled()
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         self._alive()
         views, rows = self._views, len(self.simulators)
@@ -170,7 +173,7 @@ class SimulatorEnv(EnvBase):  # type: ignore[misc]
         if partial is not None:
             live &= partial.reshape(rows).numpy()
         actions = scaled(tensordict.get("action"), self._low, self._high, live)
-        rewards = torch.zeros(rows, 1)
+        rewards = torch.zeros(rows, 1, dtype=torch.float32)
         views["is_init"][:] = False
         views["env_steps"][:] = 0
         self.failed = {}

@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lightning_wm.errors import UserError
+from lightning_wm.models.ambient import settled
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.policy_rollouts import mode
 from lightning_wm.planning.problem import no_policy
@@ -81,7 +82,7 @@ class BasePlanner:
         self, problem: Problem, state: State, memory: TensorDictBase | None, generators: Sequence[torch.Generator]
     ) -> TensorDict:
         """Plan for E environments; works in every gradient mode and leaves the model's gradients alone."""
-        with torch.inference_mode(False), torch.no_grad():
+        with settled(), torch.no_grad():
             own = {name: value.clone() for name, value in state.items()}
             self._check(problem, own)
             settings = self.config

@@ -11,6 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from lightning_wm import rng
+from lightning_wm.models.ambient import settled
 from lightning_wm.playing.observation import ObservationIntake
 from lightning_wm.protocols import Planner, Problem, State, WorldModel
 
@@ -59,6 +60,7 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
             return
         self._fresh |= mask.to(self._fresh.device)
 
+    @settled()
     def act(self, observation: object) -> Any:
         """The next action in [-1, 1].
 

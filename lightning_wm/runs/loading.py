@@ -14,6 +14,7 @@ from lightning_wm.config.compose import group_file
 from lightning_wm.config.store import laid
 from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
+from lightning_wm.models.ambient import settled
 from lightning_wm.planning.settings import judged_alike
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
@@ -46,6 +47,7 @@ class LoadedRun:
     """Of the task's own observation."""
 
 
+@settled()
 def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] = (), trust: bool = False) -> LoadedRun:
     """Read a run directory or a model folder; nothing in it is executed.
 
@@ -107,6 +109,7 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
     return settings
 
 
+@settled()
 def load_actor(
     run: Path | str,
     planner: str | None = None,
