@@ -112,13 +112,8 @@ class BaseAgent(pl.LightningModule, ABC):
         fused = not scales(self)
         return torch.optim.Adam(groups, lr=self.config.learning_rate, eps=self.config.epsilon, fused=fused)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Give a TensorDict its batch size back, which Lightning's double precision drops."""
-        if isinstance(batch, TensorDictBase) and not batch.batch_size:
-            batch.batch_size = batch["action"].shape[:-1]
-        return batch
-
     def training_step(self, batch: TensorDictBase, index: int) -> Tensor:
+        restore_batch_size(batch)
         self.guard.begin(self, batch)
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step)
         measured = self.losses(batch, generator)
@@ -164,3 +159,9 @@ class BaseAgent(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "guard" in checkpoint:
             self.guard.restore(checkpoint["guard"])
+
+
+def restore_batch_size(batch: TensorDictBase) -> None:
+    """Give a TensorDict its batch size back, which Lightning's double precision drops."""
+    if not batch.batch_size:
+        batch.batch_size = batch["action"].shape[:-1]

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.agents.base import AgentConfig, BaseAgent
+from lightning_wm.agents.base import AgentConfig, BaseAgent, restore_batch_size
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.errors import UserError
 from lightning_wm.planning.problem import problem_for
@@ -108,6 +108,7 @@ class PlaNet(BaseAgent):
 
     @torch.no_grad()
     def validation_step(self, batch: TensorDictBase, index: int) -> None:
+        restore_batch_size(batch)
         error = self.open_loop_error(batch)
         if error is not None:
             self.log("model/open_loop_error", error, batch_size=1)
