@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from lightning_wm.config.fields import Count, Natural, settings
 from lightning_wm.errors import LightningWMError, exits
 
 if TYPE_CHECKING:
-    from lightning_wm.protocols import PlannerSettings
+    from lightning_wm.protocols import Actor, PlannerSettings
     from lightning_wm.runs.evaluation_file import Evaluation
     from lightning_wm.runs.loading import LoadedRun
 
@@ -75,10 +75,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Any], str]:
-    """The run, the settings of every planner, and what the files' names begin with."""
+class Contender(NamedTuple):
+    """One of the planners that are evaluated."""
+
+    name: str
+    """The planner's, with a number where it was asked for more than once."""
+    planner: PlannerSettings
+    actor: Actor
+
+
+def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Contender], str]:
+    """The run, every planner with what plays by it, and what the files' names begin with.
+
+    Raises:
+        UserError: a planner asks for what the run has not learned; none of the others has played by then.
+    """
     import torch
 
+    from lightning_wm.registry import build
     from lightning_wm.runs.loading import load_run, planner_config
 
     if options.threads is not None:
@@ -86,7 +100,9 @@ def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Any], str]:
     loaded = load_run(options.run, options.checkpoint, options.plugins, options.trust)
     names = options.planner.split(",") if options.planner else [loaded.config.planner.name]
     planners = [planner_config(loaded, name, options.planner_fields) for name in names]
-    return loaded, planners, options.name or f"eval-{loaded.env_steps}-s{options.seed}"
+    actors = [loaded.agent.actor(build("planner", planner), seed=options.seed) for planner in planners]
+    contenders = [Contender(*each) for each in zip(_names(planners), planners, actors, strict=True)]
+    return loaded, contenders, options.name or f"eval-{loaded.env_steps}-s{options.seed}"
 
 
 def evaluate(options: EvaluateOptions) -> list[Evaluation]:
@@ -94,13 +110,13 @@ def evaluate(options: EvaluateOptions) -> list[Evaluation]:
     from lightning_wm.playing.results import show
     from lightning_wm.training.experiment import environments, evaluate_planner
 
-    loaded, planners, stem = _load(options)
+    loaded, contenders, stem = _load(options)
     results: list[Evaluation] = []
     with closing(environments(loaded.config)(min(options.environments, options.episodes))) as env:
-        for planner, name in zip(planners, _names(planners), strict=True):
+        for name, planner, actor in contenders:
             result = evaluate_planner(
                 loaded.config,
-                loaded.agent,
+                actor,
                 planner,
                 env,
                 episodes=options.episodes,
@@ -115,7 +131,7 @@ def evaluate(options: EvaluateOptions) -> list[Evaluation]:
                 show([played.as_json() for played in results])
                 raise
     if options.video:
-        _films(loaded, planners, options.seed, stem)
+        _films(loaded, contenders, options.seed, stem)
     return results
 
 
@@ -132,16 +148,14 @@ def inspected(options: EvaluateOptions, step: int) -> list[Path]:
 
     from lightning_wm.inspection import inspect
     from lightning_wm.inspection.picture import draw
-    from lightning_wm.registry import build
     from lightning_wm.runs.files import write_json
     from lightning_wm.training.experiment import environments
 
-    loaded, planners, stem = _load(options)
+    loaded, contenders, stem = _load(options)
     about = {"task": loaded.config.task.name, "env_steps": loaded.env_steps, "checkpoint": loaded.checkpoint}
     files: list[Path] = []
     with closing(environments(loaded.config)(1)) as env:
-        for planner, name in zip(planners, _names(planners), strict=True):
-            actor = loaded.agent.actor(build("planner", planner), seed=options.seed)
+        for name, planner, actor in contenders:
             seen = inspect(env, actor, getattr(loaded.agent, "model", None), options.seed, step)
             picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
             title = f"{planner.name} on {about['task']}, seed {options.seed}, decision {seen.decision.number}"
@@ -152,15 +166,14 @@ def inspected(options: EvaluateOptions, step: int) -> list[Path]:
     return files
 
 
-def _films(loaded: LoadedRun, planners: Sequence[PlannerSettings], seed: int, stem: str) -> None:
-    from lightning_wm.registry import build
+def _films(loaded: LoadedRun, contenders: Sequence[Contender], seed: int, stem: str) -> None:
     from lightning_wm.training.experiment import environments
     from lightning_wm.training.video import film
 
     with closing(environments(loaded.config)(1)) as env:
-        for planner, name in zip(planners, _names(planners), strict=True):
+        for name, _, actor in contenders:
             path = loaded.run.videos / f"{stem}-{name}.mp4"
-            film(env, loaded.agent.actor(build("planner", planner), seed=seed), seed, path)
+            film(env, actor, seed, path)
             print(path)
 
 

@@ -47,6 +47,11 @@ def scope(seed: int, stream: str, *counters: int) -> Iterator[None]:
         yield
 
 
+def uniform(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Numbers `[E, *shape]` drawn uniformly from [-1, 1], as actions are, row e from generator e alone; on the CPU."""
+    return torch.stack([torch.rand(*shape, generator=generator) * 2 - 1 for generator in generators])
+
+
 def normal(shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """Standard normal noise `[E, *shape]`, row e from generator e alone.
 

@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ import pytest
 import torch
 
 from lightning_wm.protocols import Spaces
-from lightning_wm.runs.checkpoint import AtomicCheckpointIO, load_checkpoint
+from lightning_wm.runs.checkpoint import AtomicCheckpointIO, Counters, load_checkpoint
 from lightning_wm.runs.directory import RunDirectory
-from lightning_wm.training.state import Counters
 from tests.forks import Outcome, Run, check_equal, die_at, moments, outcome, start, strike
 
 ALL = os.environ.get("RESUME") == "all"
@@ -111,7 +109,7 @@ def save_for_ever(folder: str, seed: int) -> None:
     while True:
         number += 1
         drawn = torch.randn(2**17, generator=torch.Generator().manual_seed(seed + number))
-        rank = {"counters": asdict(Counters(env_steps=number)), "replay": {}}
+        rank = {"counters": dict(Counters(env_steps=number)), "replay": {}}
         added = {"format": 1, "sealed": True, "ranks": [rank], "metrics_bytes": 0}
         path = directory.checkpoints / f"turn-{number:05d}.ckpt"
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": drawn}, "lightning_wm": added}, path)

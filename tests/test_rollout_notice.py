@@ -8,9 +8,11 @@ import gymnasium
 import numpy as np
 import pytest
 from rich.console import Console
+from torchrl.envs import GymWrapper, StepCounter, TransformedEnv
 
 from lightning_wm.fit import main as fit
 from lightning_wm.training.progress import RunProgress
+from lightning_wm.training.rollout import _may_never_end
 from lightning_wm.training.state import RunState
 
 NOTICE = "type e.g. task.max_decisions=1000"
@@ -45,6 +47,16 @@ def test_an_unbounded_task_is_pointed_at_max_decisions(
     argv = ["recipe=quickstart", "smoke=true", "task.name=gym/Endless-v0", limit, f"run={tmp_path}/run"]
     assert fit([*argv, "task.action_repeat=1", "evaluation.video=false", "logging.progress=false"]) == 0
     assert (NOTICE in capsys.readouterr().err) is told
+
+
+def test_what_ends_an_environment_of_ones_own() -> None:
+    """It says so itself, or a transform around it counts; TorchRL's own wrapper says nothing."""
+    own = GymWrapper(Endless())
+    assert _may_never_end(own)
+    assert _may_never_end(TransformedEnv(own, StepCounter()))
+    assert not _may_never_end(TransformedEnv(own, StepCounter(max_steps=5)))
+    own.episode_limit = 50
+    assert not _may_never_end(TransformedEnv(own, StepCounter()))
 
 
 def test_progress_moves_within_a_round_of_episodes() -> None:

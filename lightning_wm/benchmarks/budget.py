@@ -84,7 +84,7 @@ def _with(config: PlannerSettings, knob: str, value: int) -> PlannerSettings:
     elites = vars(config).get("elites")
     if knob == "candidates" and elites is not None:
         changed["elites"] = min(value, max(1, round(elites * value / vars(config)["candidates"])))
-    return replace(config, **changed)  # type: ignore[type-var]
+    return replace(config, **changed)
 
 
 def plan_milliseconds(agent: BaseAgent, repeats: int = 3) -> Measure:

@@ -19,7 +19,8 @@ from lightning_wm.config.store import parse
 from lightning_wm.errors import UserError
 from lightning_wm.planners.grad_mpc import GradMPCConfig
 from lightning_wm.playing.results import Evaluation, paired, written
-from lightning_wm.protocols import PlannerSettings
+from lightning_wm.protocols import Actor, PlannerSettings
+from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun, planner_config
 from lightning_wm.training.experiment import environments, evaluate_planner
 
@@ -92,16 +93,23 @@ def compare(
         budgets: milliseconds per decision; none, and planners that nothing can be scaled of, play as they are.
         plans: plans that are timed to find the settings of a budget.
     """
-    configs = [(text, planner_of(loaded, text)) for text in written]  # all faults before the first game
+    configs = [(text, planner_of(loaded, text)) for text in written]
+    actors = [_actor(loaded, config, games) for _, config in configs]  # all faults before the first game
     measure = plan_milliseconds(loaded.agent, plans)
     with closing(environments(loaded.config)(min(games.environments, games.episodes))) as env:
-        for label, config in configs:
+        for (label, config), actor in zip(configs, actors, strict=True):
             if not (budgets and knobs(config)):
-                yield _play(loaded, label, config, env, games)
+                yield _play(loaded, label, config, actor, env, games)
                 continue
             for budget in budgets:
                 scaled = _fitted(loaded, config, budget, measure, env, games)
-                yield dataclasses.replace(_play(loaded, label, scaled, env, games), budget_ms=budget)
+                played = _play(loaded, label, scaled, _actor(loaded, scaled, games), env, games)
+                yield dataclasses.replace(played, budget_ms=budget)
+
+
+def _actor(loaded: LoadedRun, config: PlannerSettings, games: Games) -> Actor:
+    """What plays with a planner; refuses one that asks for what the run has not learned."""
+    return loaded.agent.actor(build("planner", config), seed=games.seed)
 
 
 def _fitted(
@@ -111,15 +119,15 @@ def _fitted(
     target, trial = budget, dataclasses.replace(games, episodes=1)
     for _ in range(3):
         scaled = within(config, target, measure)
-        taken = _play(loaded, "", scaled, env, trial).evaluation.ms_per_decision.median
+        taken = _play(loaded, "", scaled, _actor(loaded, scaled, trial), env, trial).evaluation.ms_per_decision.median
         if taken <= budget:
             break
         target *= 0.95 * budget / taken
     return scaled
 
 
-def _play(loaded: LoadedRun, label: str, config: PlannerSettings, env: EnvBase, games: Games) -> Played:
-    play = partial(evaluate_planner, loaded.config, loaded.agent, config, env, seed=games.seed)
+def _play(loaded: LoadedRun, label: str, config: PlannerSettings, actor: Actor, env: EnvBase, games: Games) -> Played:
+    play = partial(evaluate_planner, loaded.config, actor, config, env, seed=games.seed)
     if isinstance(config, GradMPCConfig) and config.compile:  # compiling is no part of a decision
         play(episodes=1, env_steps=loaded.env_steps)
     with measured() as split:

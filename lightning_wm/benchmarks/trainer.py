@@ -19,8 +19,8 @@ from lightning_wm.config.schema import ReplayConfig
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.models.losses import summed
 from lightning_wm.models.rssm import RSSMConfig
+from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.training.loggers import JSONLinesLogger
-from lightning_wm.training.state import Counters
 
 EPISODES, STEPS = 10, 200
 

@@ -242,7 +242,7 @@ def fitted(value: Any, kind: Any, typed: str | None = None) -> Any:
 def _items(value: Any, origin: Any, arguments: tuple[Any, ...], typed: str | None) -> Any:
     """A list, or for text `a,b` as it is typed on a command line."""
     text = value if isinstance(value, str) else typed if isinstance(value, int | float) else None
-    if text is not None and arguments[0] is str:
+    if text is not None and str in members(arguments[0]):
         value = [part.strip() for part in text.split(",") if part.strip()]
     if not isinstance(value, list | tuple):
         return value

@@ -53,27 +53,30 @@ def spaces(env: EnvBase) -> Spaces:
 
 def observation_layout(env: EnvBase) -> ObservationLayout | None:
     """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
-    own = _simulators(env)
-    return own.layout if own is not None else None
+    from lightning_wm.envs.simulator import NamesParts
+
+    own = _own(env)
+    return own.layout if isinstance(own, NamesParts) else None
 
 
 def episode_limit(env: EnvBase) -> int | None:
     """Env steps after which every episode is truncated; None where nothing but the task itself ends an episode.
 
-    Of an environment that is not made by `make_env` nothing is known, which is None too.
+    Of an environment without an attribute `episode_limit` nothing is known, which is None too.
     """
-    own = _simulators(env)
-    return own.episode_limit if own is not None else None
+    from lightning_wm.envs.simulator import EndsByTime
+
+    own = _own(env)
+    return own.episode_limit if isinstance(own, EndsByTime) else None
 
 
-def _simulators(env: EnvBase) -> SimulatorEnv | None:
+def _own(env: EnvBase) -> EnvBase:
+    """The environment below the transforms that are laid around it."""
     from torchrl.envs import TransformedEnv
-
-    from lightning_wm.envs.batched import SimulatorEnv
 
     while isinstance(env, TransformedEnv):
         env = env.base_env
-    return env if isinstance(env, SimulatorEnv) else None
+    return env
 
 
 def task_names() -> list[str]:

@@ -79,7 +79,7 @@ def executing(settings: PlannerSettings, execute: str) -> PlannerSettings:
     if not isinstance(settings, Executing):
         raise UserError(f"rollout.execute={execute}: planner {settings.name} has no execute; type rollout.execute=null")
     try:
-        return replace(settings, execute=execute)  # type: ignore[type-var]
+        return replace(settings, execute=execute)
     except ValueError as error:
         raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error
 

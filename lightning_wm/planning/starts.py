@@ -41,8 +41,7 @@ def _coloured(white: Tensor, colour: float) -> Tensor:
 
 def uniform(candidates: int, horizon: int, action: int, generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """Actions `[E, N, H, A]` drawn uniformly from [-1, 1], row e from generator e alone."""
-    rows = [torch.rand(candidates, horizon, action, generator=generator) * 2 - 1 for generator in generators]
-    return torch.stack(rows).to(like)
+    return rng.uniform((candidates, horizon, action), generators).to(like)
 
 
 def put(starts: Tensor, origin: Tensor, slot: int, plan: Tensor, valid: Tensor, source: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.errors import LightningWMError, NumericsError
 from lightning_wm.protocols import Actor, Restarts
 
@@ -25,12 +26,22 @@ class Failures:
         clock: the time in seconds.
     """
 
-    def __init__(self, limit: int = 3, window: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int = RolloutConfig.failures,
+        window: float = RolloutConfig.failure_window,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limit, self.window, self.clock = limit, window, clock
         self.total = 0
         """Since this object was made."""
         self._recent: deque[float] = deque(maxlen=limit + 1)
         self._last: LightningWMError | None = None
+
+    @classmethod
+    def within(cls, config: RolloutConfig) -> Failures:
+        """None so far, with the limits of a run."""
+        return cls(config.failures, config.failure_window)
 
     def count(self, error: LightningWMError) -> None:
         """One episode was dropped."""

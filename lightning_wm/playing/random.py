@@ -49,7 +49,7 @@ class RandomActor(TensorDictModuleBase):  # type: ignore[misc]
         for row, generator in enumerate(self._generators):
             if self._left[row] == 0:
                 self._left[row] = int(torch.randint(1, self.hold + 1, (), generator=generator))
-                self._held[row] = torch.rand(self.action, generator=generator) * 2 - 1
+                self._held[row] = rng.uniform((self.action,), [generator])[0]
             self._left[row] -= 1
         return self._held.clone()
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from lightning_wm import config as configuration
+from lightning_wm.config.fields import settings
 from lightning_wm.errors import UserError, exits
 from lightning_wm.report import store
 from lightning_wm.report.rows import CurveRow, EvaluationRow
@@ -14,15 +18,27 @@ from lightning_wm.report.rows import CurveRow, EvaluationRow
 USAGE = "python -m lightning_wm.report [runs=runs/a,runs/b] [out=results] [pages=README.md,docs/learning.md]"
 
 
-@dataclass(frozen=True)
+def _folder(out: str) -> str:
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError("it is a file; expected a folder; type e.g. out=results")
+    return out
+
+
+def _page(page: str) -> str:
+    if not Path(page).is_file():
+        raise ValueError(f"{page} is missing; expected a Markdown file; type e.g. pages=README.md")
+    return page
+
+
+@settings("")
 class ReportOptions:
     """What `report` is told."""
 
     runs: list[str] = field(default_factory=list)
     """Run directories, comma separated, whose evaluations and curves are added; none: show what is there."""
-    out: str = "results"
+    out: Annotated[str, AfterValidator(_folder)] = "results"
     """Folder of evaluations.csv and curves.csv, which are made or grow."""
-    pages: list[str] = field(default_factory=list)
+    pages: list[Annotated[str, AfterValidator(_page)]] = field(default_factory=list)
     """Markdown files, comma separated, whose marked tables are written anew from the results."""
 
 
@@ -35,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     options = configuration.options(arguments, ReportOptions)
     out = Path(options.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out={out} is a file; expected a folder; type e.g. out=results")
     evaluations, curves = store.read_evaluations(out), store.read_curves(out)
     if not options.runs and not evaluations and not curves:
         raise UserError(f"there are no results in {out} and no runs to add; type runs=runs/quickstart-s0 out={out}")
@@ -81,8 +95,6 @@ def _fill(page: Path, out: Path) -> None:
     from lightning_wm.report.pages import Results, filled
     from lightning_wm.runs.files import write_text
 
-    if not page.is_file():
-        raise UserError(f"{page} is missing; expected a Markdown file; type e.g. pages=README.md")
     before = page.read_text(encoding="utf-8")
     after = filled(before, Results(store.read_evaluations(out), store.read_curves(out)))
     if after != before:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from pydantic import FailFast, Field
+from pydantic import FailFast, Field, field_validator
 
 from lightning_wm.errors import UserError
 from lightning_wm.runs.checksum import sealed
@@ -18,19 +18,30 @@ from lightning_wm.runs.formats import Count, FileFormat, checked
 from lightning_wm.runs.untrusted import FORMAT, check_archive, check_format, reason
 
 
-class Counters(FileFormat):
-    """How far a rank is."""
+class Counters(FileFormat, frozen=False):
+    """How far a run is; counted while it goes on, and part of every checkpoint."""
 
-    env_steps: Count
-    agent_steps: Count
-    episodes: Count
-    rank_episodes: Count
+    env_steps: Count = 0
+    """Over all ranks."""
+    agent_steps: Count = 0
+    """Over all ranks."""
+    episodes: Count = 0
+    """Over all ranks."""
+    rank_episodes: Count = 0
+    """Of this rank: the number of the next one; those that were dropped had numbers too."""
     restarts: Count = 0
-    """The first checkpoints of format 1 have none."""
-    turns: Count
+    """Episodes that were dropped because their environment or actor failed, over all ranks."""
+    turns: Count = 0
     owed: Annotated[Count, Field(exclude_if=lambda steps: steps == 0)] = 0
-    """Nor of these; it is 0 wherever every round of episodes is a turn."""
-    seconds: Annotated[float, Field(ge=0, lt=2**62)]
+    """Env steps that were collected and for which updates are still to be made, over all ranks."""
+    seconds: Annotated[float, Field(ge=0, lt=2**62)] = 0.0
+    """Wall time of training, earlier processes included."""
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's; what it does not know stays as it is."""
+        for name in type(self).model_fields.keys() & saved.keys():
+            setattr(self, name, saved[name])
+        self.owed = saved.get("owed", 0)  # left out of a checkpoint where it is nothing
 
 
 class Rank(FileFormat):
@@ -39,6 +50,15 @@ class Rank(FileFormat):
     counters: Counters
     replay: dict[str, object]
     """Of `Replay.state`, which `Replay.restore` checks."""
+
+    @field_validator("counters")
+    @classmethod
+    def _whole(cls, counters: Counters) -> Counters:
+        """Refuse a file that leaves one out; the first checkpoints of format 1 have no restarts and nothing owed."""
+        lacking = type(counters).model_fields.keys() - counters.model_fields_set - {"restarts", "owed"}
+        if lacking:
+            raise ValueError(f"counters.{min(lacking)} is missing")
+        return counters
 
 
 class Added(FileFormat):

@@ -96,7 +96,7 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
     """The settings of a planner for a run: the run's own, or the shipped ones, with `fields` on top.
 
     Raises:
-        UserError: there is no such planner, it has no such field, or it asks for what the run has not learned.
+        UserError: there is no such planner, or it has no such field.
     """
     own = loaded.tree["planner"]
     if own.get("name") != name:
@@ -104,9 +104,7 @@ def planner_config(loaded: LoadedRun, name: str, fields: Mapping[str, Any]) -> A
         own = configuration.read_tree(shipped) if shipped is not None else {"name": name}
     tree = {**loaded.tree, "planner": laid(own, fields)}
     plugins = [*loaded.plugins, *loaded.config.plugins] if loaded.trust else loaded.plugins
-    settings = judged_alike(configuration.from_tree(tree, plugins, loaded.trust).planner, loaded.config.planner)
-    loaded.agent.actor(build("planner", settings))  # refuses before the planners that are played first have played
-    return settings
+    return judged_alike(configuration.from_tree(tree, plugins, loaded.trust).planner, loaded.config.planner)
 
 
 @settled()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ class TurnCheckpoint(Checkpoint):
 
     def _gather(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
         """Counters of every rank and the state of its replay, which is then on the disk, in the order of ranks."""
-        state, error = {"counters": asdict(self.state.counters)}, None
+        state, error = {"counters": dict(self.state.counters)}, None
         try:
             state["replay"] = replay_data(trainer).replay.state()
         except LightningWMError as met:

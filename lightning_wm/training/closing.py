@@ -60,10 +60,11 @@ def _stored(experiment: Experiment, path: Path, env_steps: int) -> Evaluation | 
 
 def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:
     config, settings = experiment.config, experiment.config.evaluation
+    actor = experiment.agent.actor(build("planner", config.planner), seed=settings.final_seed)
     with closing(experiment.environments(min(settings.environments, settings.final_episodes))) as env:
         return evaluate_planner(
             config,
-            experiment.agent,
+            actor,
             config.planner,
             env,
             episodes=settings.final_episodes,

@@ -28,9 +28,9 @@ from lightning_wm.planning.settings import executing
 from lightning_wm.playing.failures import Failures
 from lightning_wm.playing.play import play_many
 from lightning_wm.playing.results import Evaluation, summarise
-from lightning_wm.protocols import Planner, Spaces
+from lightning_wm.protocols import Actor, Planner, PlannerSettings, Spaces
 from lightning_wm.registry import build, lookup
-from lightning_wm.runs.checkpoint import AtomicCheckpointIO
+from lightning_wm.runs.checkpoint import AtomicCheckpointIO, Counters
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training import launch
 from lightning_wm.training.checkpoint import TurnCheckpoint
@@ -39,7 +39,7 @@ from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger, w
 from lightning_wm.training.progress import RunProgress
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals, instead_of_lightnings
-from lightning_wm.training.state import Counters, RunState
+from lightning_wm.training.state import RunState
 
 
 def quiet() -> None:
@@ -211,8 +211,8 @@ def check_devices(config: Config) -> None:
 
 def evaluate_planner(
     config: Config,
-    agent: BaseAgent,
-    planner_config: Any,
+    actor: Actor,
+    planner: PlannerSettings,
     env: EnvBase,
     *,
     episodes: int,
@@ -221,17 +221,31 @@ def evaluate_planner(
     checkpoint: str = "last",
     on_decision: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up."""
-    actor = agent.actor(build("planner", planner_config), seed=seed)
-    failures = Failures(config.rollout.failures, config.rollout.failure_window)
+    """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up.
+
+    Args:
+        config: of the run.
+        actor: what plays, its draws from `seed`.
+        planner: settings of the planner that it acts with.
+        env: `[E]`, of the run's task.
+        episodes: how many.
+        seed: of the first.
+        env_steps: of the checkpoint.
+        checkpoint: `last` or `best`.
+        on_decision: called after every decision.
+
+    Raises:
+        EnvironmentFailure, NumericsError: more episodes failed than the run survives.
+    """
+    failures = Failures.within(config.rollout)
     played = play_many(env, actor, range(seed, seed + episodes), on_decision, failures)
     return summarise(
         played,
         task=config.task.name,
         agent=config.agent.name,
         observation=config.observation.kind,
-        planner=planner_config.name,
-        settings=asdict(planner_config),
+        planner=planner.name,
+        settings=asdict(planner),
         env_steps=env_steps,
         checkpoint=checkpoint,
         run_seed=config.seed,

@@ -15,10 +15,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_wm.errors import UserError, is_full, unwritable
+from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.disk import append
 from lightning_wm.runs.files import write_text
-from lightning_wm.training.state import Counters
 
 COUNTERS = ("env_steps", "agent_steps", "episodes")
 

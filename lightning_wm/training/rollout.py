@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, StepCounter
 
 from lightning_wm import rng
 from lightning_wm.config.schema import RolloutConfig
-from lightning_wm.envs import spaces
-from lightning_wm.envs.batched import SimulatorEnv
+from lightning_wm.envs import episode_limit, spaces
 from lightning_wm.errors import Interrupted, LightningWMError
 from lightning_wm.playing.play import Episode, in_eval_mode, play
 from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Actor, Planner
+from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.training.ranks import raise_together, report, summed_over_ranks
-from lightning_wm.training.state import Counters, RunState, acting_agent, replay_data
+from lightning_wm.training.state import RunState, acting_agent, replay_data
 
 
 class Rollout(pl.Callback):
@@ -57,7 +56,7 @@ class Rollout(pl.Callback):
         self.config = config or RolloutConfig()
         self.seed, self.pretrain_updates = seed, pretrain_updates
         self.state = state or RunState(env_steps)
-        self.state.failure_limit, self.state.failure_window = self.config.failures, self.config.failure_window
+        self.state.rollout = self.config
         self.failures = self.state.failures()
         self.actor: Actor | None = None
         self._exploring = False
@@ -78,10 +77,10 @@ class Rollout(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state.start_clock()
-        if trainer.is_global_zero and isinstance(self.env, SimulatorEnv) and self.env.episode_limit is None:
+        if trainer.is_global_zero and _may_never_end(self.env):
             print(
                 "nothing is known to end this task's episodes, and only whole episodes are learned from; if env steps "
-                "stand still, type e.g. task.max_decisions=1000",
+                "stand still, type e.g. task.max_decisions=1000 (around an environment of your own, StepCounter(1000))",
                 file=sys.stderr,
             )
         self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
@@ -112,7 +111,7 @@ class Rollout(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The counters of this rank."""
-        return asdict(self.counters)
+        return dict(self.counters)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from these counters."""
@@ -232,3 +231,9 @@ class Rollout(pl.Callback):
             measured["plan/score_first"], measured["plan/score_best"] = scores.mean(0).tolist()
             measured["plan/fallbacks"] = float(sum(e.fallbacks for e in episodes))
         report(trainer, measured)
+
+
+def _may_never_end(env: EnvBase) -> bool:
+    """Whether nothing is known to end an episode: neither the environment nor a transform around it says so."""
+    counted = any(isinstance(part, StepCounter) and part.max_steps for part in env.modules())
+    return episode_limit(env) is None and not counted

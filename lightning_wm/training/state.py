@@ -5,43 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 
+from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.errors import UserError
 from lightning_wm.playing.failures import Failures
 from lightning_wm.protocols import Agent
+from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.training.signals import Signals
-
-
-@dataclass
-class Counters:
-    """How far a run is; part of every checkpoint."""
-
-    env_steps: int = 0
-    """Over all ranks."""
-    agent_steps: int = 0
-    """Over all ranks."""
-    episodes: int = 0
-    """Over all ranks."""
-    rank_episodes: int = 0
-    """Of this rank: the number of the next one; those that were dropped had numbers too."""
-    restarts: int = 0
-    """Episodes that were dropped because their environment or actor failed, over all ranks."""
-    turns: int = 0
-    owed: int = 0
-    """Env steps that were collected and for which updates are still to be made, over all ranks."""
-    seconds: float = 0.0
-    """Wall time of training, earlier processes included."""
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from a checkpoint's; what it does not know stays as it is."""
-        for name in {counter.name for counter in fields(self)} & saved.keys():
-            setattr(self, name, saved[name])
-        self.owed = saved.get("owed", 0)  # left out of a checkpoint where it is nothing
 
 
 @dataclass
@@ -62,10 +36,8 @@ class RunState:
     """Whether the weights of now are the best so far, by evaluation."""
     decisions: int = 0
     """Of the round of episodes that is being played."""
-    failure_limit: int = 3
-    """Failed episodes within `failure_window` that are survived."""
-    failure_window: float = 300.0
-    """Seconds."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    """How episodes are collected, and how many may fail, evaluation's included."""
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called after every decision."""
     _clock: float | None = None
@@ -83,7 +55,7 @@ class RunState:
 
     def failures(self) -> Failures:
         """A count of failed episodes with the run's limits."""
-        return Failures(self.failure_limit, self.failure_window)
+        return Failures.within(self.rollout)
 
     def start_clock(self) -> None:
         """Measure wall time from here on, on top of what earlier processes took."""

@@ -53,7 +53,8 @@ def film(
         if on_decision is not None:
             on_decision()
 
-    episode = play(env, actor, [seed + row for row in range(env.batch_size[0])], on_decision=shoot)[0]
+    seeds = [seed + row for row in range(env.batch_size[0])]
+    episode = play(env, actor, seeds, on_decision=shoot, first=0)[0]
     _write(path, frames[: episode.length])
     return episode
 
