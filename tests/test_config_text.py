@@ -153,7 +153,6 @@ def test_tokens_are_split_once_and_the_last_of_a_key_counts() -> None:
     line = read_line(["run=a=b", "seed=1", "--print", "seed=2"])
     assert line.values == {"run": "a=b", "seed": 2}
     assert line.tokens() == ["run=a=b", "seed=2"]
-    assert line.flags == {"--print"}
     assert not line.faults
 
 

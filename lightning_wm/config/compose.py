@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lightning_wm.config.store import NOT_STORED, PARTS, Lines, flatten, laid, parse, path_of, read_tree
+from lightning_wm.config.store import NOT_STORED, PARTS, Lines, flatten, laid, parse, path_of, read_tree, unflattened
 from lightning_wm.errors import UserError, hint
 
 GROUPS = (*PARTS, "observation", "trainer")
@@ -90,8 +90,6 @@ class Line:
     """Dotted key to its value."""
     raw: dict[str, str] = field(default_factory=dict)
     """Dotted key to the text as typed."""
-    flags: frozenset[str] = frozenset()
-    """Those of `FLAGS` that were typed."""
     faults: tuple[str, ...] = ()
     """What could not be read."""
 
@@ -132,7 +130,7 @@ def read_line(argv: Sequence[str], words: Sequence[str] = (), texts: Sequence[st
             value = text
         raw.pop(key, None)
         values[key], raw[key] = (None if text in ("", "null") else text) if key in texts else value, text
-    return Line(values, raw, frozenset({*argv} & {*FLAGS}), tuple(faults))
+    return Line(values, raw, tuple(faults))
 
 
 def _value(text: str, loose: bool) -> Any:
@@ -181,7 +179,7 @@ def nest(entries: Iterable[Entry], where: str, faults: list[str], parts: Sequenc
     name = {part: f"{part}.name" for part in parts}
     named = [(name.get(key, key) if isinstance(value, str) else key, value, at) for key, value, at in entries]
     below = {key[: dot.start()]: at for key, _, at in named for dot in re.finditer(r"\.", key)}
-    tree: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     places: dict[str, str] = {}
     for key, value, at in named:
         if key in below or key in places:
@@ -191,13 +189,8 @@ def nest(entries: Iterable[Entry], where: str, faults: list[str], parts: Sequenc
             twice = f"{key}{where}: there twice, in {at} and"
             faults.append(f"{what if key in below else twice} in {below.get(key) or places[key]}; keep one of them")
             continue
-        places[key] = at
-        *groups, last = key.split(".")
-        node = tree
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[last] = value
-    return tree
+        places[key], leaves[key] = at, value
+    return unflattened(leaves)
 
 
 def _leaves(tree: Mapping[str, Any], lines: Lines, above: tuple[str, ...] = ()) -> Iterator[Entry]:
@@ -337,6 +330,11 @@ class Composition:
                 self.faults.append(str(error))
         tree = nest(self.line.entries(keys), "", self.faults)
         return Layers.of(tree, TYPED, layers.names(_NOTHING)).over(layers)
+
+    @property
+    def names_plugins(self) -> bool:
+        """Whether it is the user, rather than a run's own file, who names the plugins."""
+        return not self.from_run or self.layers.sources.get("plugins") == TYPED
 
     def run_name(self) -> str:
         """The recipe's name for a run directory: a file's stem, or for a run's configuration the run's and `-again`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -90,12 +89,6 @@ def members(kind: Any) -> Iterator[Any]:
     else:
         for member in get_args(kind):
             yield from members(member)
-
-
-def unbounded(kind: Any) -> Any:
-    """An annotation without its bounds: `int | None` for `Count | None`."""
-    kinds = list(members(kind))
-    return kinds[0] if len(kinds) == 1 else functools.reduce(operator.or_, kinds)
 
 
 def nested(kind: Any) -> type | None:

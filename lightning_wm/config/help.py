@@ -97,7 +97,7 @@ def _plugins(line: Line) -> list[str]:
     tree = composed.layers.tree
     listed = tree.get("plugins") or []
     modules = listed if isinstance(listed, list) else str(listed).split(",")
-    return trusted([str(name).strip() for name in modules], tree.get("trust") is True, composed)
+    return trusted([str(name).strip() for name in modules], composed.names_plugins, tree.get("trust") is True)
 
 
 def options_help(cls: type, usage: str) -> str:

@@ -8,9 +8,11 @@ then the parts are imported, plugins before them, and everything is built. Each 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
@@ -21,7 +23,7 @@ from lightning_wm.config.compose import TYPED, Composition, choices, names, nest
 from lightning_wm.config.fields import build, kinds_of, members, nested
 from lightning_wm.config.schema import Config
 from lightning_wm.config.smoke import shrink
-from lightning_wm.config.store import PARTS, completed, flatten, laid, path_of, plain
+from lightning_wm.config.store import PARTS, completed, flatten, laid, path_of, plain, unflattened
 from lightning_wm.config.words import Fault, FieldFaults
 from lightning_wm.errors import ConfigError, UserError, hint
 from lightning_wm.registry import Catalogue, load_plugins
@@ -31,6 +33,7 @@ RESOLVERS = ("oc.env", "oc.decode")
 """What `${name:...}` may be beside `${key}`: an environment variable as text, and the value of a text."""
 _RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{\s*([\w.]*)\s*[:$]")
 _SHARED = [f"planner.{name}" for name in ("horizon", "iterations", "candidates", "elites", "execute", "replan")]
+_A_TASK = "dmc/cartpole_swingup"
 _PATHS = ("run", "out", "json")
 
 
@@ -61,8 +64,10 @@ def load(argv: Sequence[str]) -> Loaded:
     composed = Composition(line)
     tree, sources = {**composed.layers.tree, "recipe": line.values.get("recipe")}, dict(composed.layers.sources)
     check = Check(sources, line.raw, composed.faults)
-    core = check.core(tree, lacking=composed.path is None)
-    plugins = trusted(core.plugins, core.trust, composed)
+    if composed.path is None:  # that no recipe was read is one fault, not two
+        tree = laid({"task": {"name": _A_TASK}}, tree)
+    core = check.core(tree)
+    plugins = trusted(core.plugins, composed.names_plugins, core.trust)
     if not registry.imported():
         check.early(tree, bool(plugins))
     load_plugins(plugins)
@@ -71,7 +76,7 @@ def load(argv: Sequence[str]) -> Loaded:
     if config.smoke:
         smaller = shrink(plain(config), typed=set(line.values))
         sources.update(dict.fromkeys(smaller, "smoke=true"))
-        config = check.whole(laid(tree, nest(((*item, "") for item in smaller.items()), "", [])), registry.configs)
+        config = check.whole(laid(tree, unflattened(smaller)), registry.configs)
     full = plain(config)
     origin = {key: sources.get(key, "default") for key, _ in flatten(full)}
     overrides = [token for token in line.tokens() if not token.startswith("recipe=")]
@@ -91,30 +96,23 @@ def from_tree(tree: Mapping[str, Any], plugins: Sequence[str] = (), trust: bool 
         UserError: a plugin is not to be, or cannot be, imported.
     """
     check = Check(interpolate=False)
-    core = check.core(tree)
-    if set(core.plugins) - set(plugins) and not trust:
-        raise _untyped(core.plugins)
-    load_plugins(list(dict.fromkeys([*plugins, *core.plugins])))
+    own = check.core(tree).plugins
+    load_plugins(list(dict.fromkeys([*plugins, *trusted(own, set(own) <= set(plugins), trust)])))
     return check.whole(tree, registry.configs)
 
 
-def trusted(plugins: list[str], trust: bool, composed: Composition) -> list[str]:
+def trusted(plugins: list[str], typed: bool, trust: bool) -> list[str]:
     """The plugins to import.
 
     Raises:
-        UserError: only a run's own file names them.
+        UserError: only a run's own file names them, and that is code.
     """
-    if composed.from_run and plugins and composed.layers.sources.get("plugins") != TYPED and not trust:
-        raise _untyped(plugins)
+    if plugins and not (typed or trust):
+        raise UserError(
+            f"plugins: the run's configuration names {', '.join(plugins)}, which is code; expected that you name it "
+            f"yourself; if you trust it type plugins=[{','.join(plugins)}] or trust=true"
+        )
     return plugins
-
-
-def _untyped(modules: Sequence[str]) -> UserError:
-    """The refusal to import what only a run's own file names."""
-    return UserError(
-        f"plugins: the run's configuration names {', '.join(modules)}, which is code; expected that you name it "
-        f"yourself; if you trust it type plugins=[{','.join(modules)}] or trust=true"
-    )
 
 
 def dotted(cls: type, above: str = "") -> dict[str, Any]:
@@ -184,28 +182,19 @@ class Check:
     examples: Mapping[str, str] = field(default_factory=dict)
     """What to type for a key that is missing."""
 
-    def core(self, tree: Mapping[str, Any], lacking: bool = False) -> Config:
+    def core(self, tree: Mapping[str, Any]) -> Config:
         """Check the core's keys without torch; parts stay plain dicts.
-
-        Args:
-            tree: what was said.
-            lacking: no recipe was read, so that nothing else can be missing.
 
         Raises:
             ConfigError: all faults, with those met before.
         """
+        usual = plain(Config())
         if self.interpolate:
-            tree = self.resolved(tree, plain(Config()), postpone=True)
+            tree = self.resolved(tree, usual, postpone=True)
         for part in PARTS:
             if not isinstance(tree.get(part, {}), Mapping):
-                named = plain(Config())[part]["name"]
-                self.faults.append(f"{part}: expected a name and fields; type e.g. {part}={named}")
-        core = self.build(Config, tree, "", [*dotted(Config), *_SHARED])
-        if lacking:
-            self.faults[:] = [fault for fault in self.faults if not fault.startswith("task.name: missing")]
-        if self.faults or core is None:
-            raise ConfigError(self.faults)
-        return core
+                self.faults.append(f"{part}: expected a name and fields; type e.g. {part}={usual[part]['name']}")
+        return self._config(tree)
 
     def early(self, tree: Mapping[str, Any], plugins: bool) -> None:
         """Check the parts by their sources, which takes a second where importing them takes ten.
@@ -236,13 +225,15 @@ class Check:
         tree = laid({key: usual[key] for key in (*PARTS, "callbacks")}, tree)
         if self.interpolate:
             tree = self.resolved(tree, completed(tree, catalogue))
-        own = {key: value for key, value in tree.items() if key not in (*PARTS, "callbacks")}
-        core = self.build(Config, own, "", [*dotted(Config), *_SHARED])
-        parts = {part: self._part(part, tree.get(part), catalogue(part)) for part in PARTS}
-        callbacks = self._callbacks(tree.get("callbacks"), catalogue("callback"))
-        if self.faults or core is None:
+        built = {part: self._part(part, tree.get(part), catalogue(part)) for part in PARTS}
+        built["callbacks"] = self._callbacks(tree.get("callbacks"), catalogue("callback"))
+        return self._config({**tree, **built})
+
+    def _config(self, tree: Mapping[str, Any]) -> Config:
+        config = self.build(Config, tree, "", [*dotted(Config), *_SHARED])
+        if self.faults or config is None:
             raise ConfigError(self.faults)
-        return replace(core, callbacks=callbacks, **parts)
+        return config
 
     def strategy(self, name: str) -> None:
         """Lightning knows the names, its own and those that plugins have registered."""
@@ -355,49 +346,47 @@ class Check:
             usual: what is referred to where nothing was said.
             postpone: leave a reference out whose key is not there, since a part may bring it.
         """
-        if "${" not in repr(tree):
-            return dict(tree)
-        tree = self._readable(tree, "")
-        return self._looked_up(OmegaConf.create(laid(usual, tree)), tree, "", postpone)
+        leaves = dict(flatten(tree))
+        references = {key: value for key, value in leaves.items() if "${" in repr(value)}
 
-    def _readable(self, tree: Mapping[str, Any], above: str) -> dict[str, Any]:
-        """The tree without references that are no `${key}`."""
-        kept: dict[str, Any] = {}
-        for key, value in tree.items():
-            if isinstance(value, Mapping):
-                kept[key] = self._readable(value, f"{above}{key}.")
-                continue
-            other = next((name for name in _RESOLVER.findall(_text(value)) if name not in RESOLVERS), None)
-            try:
-                if other is not None:
-                    raise ValueError(f"'{other}:' is not looked up, only a key, oc.env: and oc.decode:")
-                OmegaConf.create([value])
-                kept[key] = value
-            except (OmegaConfBaseException, RecursionError, ValueError) as error:
-                self._lost(above + key, value, error)
-        return kept
+        def each(look: Callable[[str, Any], Any]) -> None:
+            for key in references.keys() & leaves.keys():
+                try:
+                    leaves[key] = look(key, references[key])
+                except (OmegaConfBaseException, RecursionError, ValueError) as error:
+                    del leaves[key]
+                    if not (postpone and isinstance(error, InterpolationKeyError)):
+                        self._lost(key, references[key], error)
 
-    def _looked_up(self, node: Any, tree: Mapping[str, Any], above: str, postpone: bool) -> dict[str, Any]:
-        """Every entry, looked up from its own place, so that relative references work."""
-        values: dict[str, Any] = {}
-        for key, value in tree.items():
-            try:
-                if "${" not in repr(value):
-                    values[key] = value
-                elif isinstance(value, Mapping):
-                    values[key] = self._looked_up(node[key], value, f"{above}{key}.", postpone)
-                else:
-                    there = node[key]
-                    values[key] = OmegaConf.to_container(there, resolve=True) if OmegaConf.is_config(there) else there
-            except (OmegaConfBaseException, RecursionError, ValueError) as error:
-                if not (postpone and isinstance(error, InterpolationKeyError)):
-                    self._lost(above + key, value, error)
-        return values
+        each(_readable)
+        if references:
+            whole = OmegaConf.create(laid(usual, unflattened(leaves)))
+            each(lambda key, _: _looked_up(whole, key))
+        return unflattened(leaves)
 
     def _lost(self, key: str, value: Any, error: BaseException) -> None:
         """The fault of a reference that leads nowhere."""
         why = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         self.faults.append(f"{self.said(key, value)}: {why}; expected a key that is there, e.g. ${{replay.length}}")
+
+
+def _readable(key: str, value: Any) -> Any:
+    """The value of a leaf as it stands, whose references are all `${key}` or of `RESOLVERS`.
+
+    Raises:
+        ValueError, OmegaConfBaseException: one is of another kind, or cannot be read.
+    """
+    other = next((name for name in _RESOLVER.findall(_text(value)) if name not in RESOLVERS), None)
+    if other is not None:
+        raise ValueError(f"'{other}:' is not looked up, only a key, oc.env: and oc.decode:")
+    OmegaConf.create([value])
+    return value
+
+
+def _looked_up(tree: Any, key: str) -> Any:
+    """What a leaf refers to, looked up from its own place, so that relative references work."""
+    there = reduce(getitem, key.split("."), tree)
+    return OmegaConf.to_container(there, resolve=True) if OmegaConf.is_config(there) else there
 
 
 def _text(value: Any) -> str:

@@ -157,6 +157,18 @@ def flatten(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield f"{above}{key}", value
 
 
+def unflattened(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of some leaves, none of which has a key below another."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        *groups, last = key.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+    return tree
+
+
 def laid(*trees: Mapping[str, Any]) -> dict[str, Any]:
     """Trees over each other, the last on top: mappings are merged, whatever else is above replaces what is below."""
     tree: dict[str, Any] = {}
