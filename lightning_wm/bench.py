@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = configuration.options(rest, BenchOptions)
     budgets = _budgets(options.budgets_ms)
     from lightning_wm.benchmarks.timing import one_thread
-    from lightning_wm.training.experiment import quiet
+    from lightning_wm.training.launch import quiet
 
     quiet()
     with one_thread():

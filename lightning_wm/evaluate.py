@@ -108,7 +108,8 @@ def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Contender], str]:
 def evaluate(options: EvaluateOptions) -> list[Evaluation]:
     """Play every planner and write its file; returns the evaluations in the order asked for."""
     from lightning_wm.playing.results import show
-    from lightning_wm.training.experiment import environments, evaluate_planner
+    from lightning_wm.training.evaluation import evaluate_planner
+    from lightning_wm.training.experiment import environments
 
     loaded, contenders, stem = _load(options)
     results: list[Evaluation] = []

@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(configuration.options_help(ExportOptions, USAGE))
         return 0
-    examples = {"run": "runs/quickstart-s0", "out": "my_model"}
-    options = configuration.options(arguments, ExportOptions, examples=examples)
-    out = export(options)
+    out = export(configuration.options(arguments, ExportOptions))
     print(out)
     command = shlex.join(["python", "-m", "lightning_wm.evaluate", f"run={out}"])
     print(f"add a licence to {out / 'README.md'}, then try it: {command}")

@@ -42,8 +42,7 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.runs.identity import run_directory
     from lightning_wm.runs.untrusted import check_folder
-    from lightning_wm.training.experiment import quiet
-    from lightning_wm.training.launch import own_rank
+    from lightning_wm.training.launch import own_rank, quiet
     from lightning_wm.training.signals import Signals
     from lightning_wm.training.slurm import requeued_when_preempted
 

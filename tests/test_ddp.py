@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_wm.config import load
 from lightning_wm.data.replay import Replay
 from lightning_wm.protocols import Spaces
-from lightning_wm.training.experiment import _strategy
+from lightning_wm.training import launch
 from lightning_wm.training.plots import read_metrics
 
 COMMAND = ["recipe=quickstart", "smoke=true", "trainer.devices=2", "trainer.strategy=ddp", "evaluation.video=false"]
@@ -56,7 +56,7 @@ def test_two_ranks_play_their_own_episodes_and_learn_one_model(tmp_path: Path) -
 def test_ranks_wait_for_rank_0_s_evaluation_as_long_as_it_takes() -> None:
     """Gloo's own timeout of half an hour ended the others while rank 0 played."""
     config = load(["recipe=quickstart", "trainer.devices=2"]).config
-    strategy = _strategy(config)
+    strategy = launch.strategy(config)
     assert isinstance(strategy, DDPStrategy)
     assert strategy._timeout == timedelta(days=1)
-    assert _strategy(load(["recipe=quickstart"]).config) == "auto"
+    assert launch.strategy(load(["recipe=quickstart"]).config) == "auto"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_wm.playing.play import Episode
+from lightning_wm.playing.episode import Episode
 from lightning_wm.playing.results import Evaluation, decimal, paired, show, summarise
 
 ABOUT: dict[str, Any] = {

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from torchrl.envs import GymWrapper, StepCounter, TransformedEnv
 
+from lightning_wm.envs import may_never_end
 from lightning_wm.fit import main as fit
 from lightning_wm.training.progress import RunProgress
-from lightning_wm.training.rollout import _may_never_end
 from lightning_wm.training.state import RunState
 
 NOTICE = "type e.g. task.max_decisions=1000"
@@ -52,11 +52,11 @@ def test_an_unbounded_task_is_pointed_at_max_decisions(
 def test_what_ends_an_environment_of_ones_own() -> None:
     """It says so itself, or a transform around it counts; TorchRL's own wrapper says nothing."""
     own = GymWrapper(Endless())
-    assert _may_never_end(own)
-    assert _may_never_end(TransformedEnv(own, StepCounter()))
-    assert not _may_never_end(TransformedEnv(own, StepCounter(max_steps=5)))
+    assert may_never_end(own)
+    assert may_never_end(TransformedEnv(own, StepCounter()))
+    assert not may_never_end(TransformedEnv(own, StepCounter(max_steps=5)))
     own.episode_limit = 50
-    assert not _may_never_end(TransformedEnv(own, StepCounter()))
+    assert not may_never_end(TransformedEnv(own, StepCounter()))
 
 
 def test_progress_moves_within_a_round_of_episodes() -> None:

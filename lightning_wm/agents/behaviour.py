@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torchrl.modules import PercentileValueNorm
 
-from lightning_wm.agents.imagination import Dream, dream, lambda_returns, survival
+from lightning_wm.agents.imagination import Dream, DreamModel, dream, lambda_returns, survival
 from lightning_wm.models.behaviour import Critics, PolicyHead
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.freezing import frozen
 from lightning_wm.models.over_ranks import gathered
-from lightning_wm.protocols import State
+from lightning_wm.protocols import Disagrees, State
 
 if TYPE_CHECKING:
     from lightning_wm.agents.dreamer import DreamerConfig
@@ -41,7 +41,7 @@ class Behaviour:
     bonus: float = 0.0
     """Above 0 it seeks what the model does not know (arXiv:2005.05960)."""
 
-    def losses(self, model: Any, start: State, alive: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: DreamModel, start: State, alive: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """`loss/actor`, `loss/critic` and what is worth logging, from M starts `[M, ...]`.
 
         Args:
@@ -83,11 +83,12 @@ class Behaviour:
             nats = nats + self.config.critic.regulariser * self.critics.loss(features, kept)
         return nats
 
-    def returns(self, model: Any, imagined: Dream, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def returns(self, model: DreamModel, imagined: Dream, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """lambda-returns of the states 0..H-1, how much each counts, and the critics' value, each `[H, M]`."""
         c, horizon = self.config, len(imagined.raw)
         reward = model.reward(imagined.states)
         if self.bonus:
+            assert isinstance(model, Disagrees)  # the agent has refused others
             reward = reward + self.bonus * model.disagreement(imagined.states)
         discount = c.discount * model.continues(imagined.states)
         critics = self.slow if c.critic.bootstrap == "slow" else self.critics

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_wm.models.behaviour import PolicyHead
 from lightning_wm.planning.objective import flat, stacked, stepwise
-from lightning_wm.protocols import Features, Follows, State, WorldModel
+from lightning_wm.protocols import Features, Follows, State, TrainedModel
 
 
-class DreamModel(WorldModel, Features, Protocol):
+class DreamModel(TrainedModel, Features, Protocol):
     """A world model with features that a policy can act on."""
 
 

@@ -22,7 +22,8 @@ from lightning_wm.playing.results import Evaluation, paired, written
 from lightning_wm.protocols import Actor, PlannerSettings
 from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun, planner_config
-from lightning_wm.training.experiment import environments, evaluate_planner
+from lightning_wm.training.evaluation import evaluate_planner
+from lightning_wm.training.experiment import environments
 
 
 @dataclass(frozen=True)

@@ -372,7 +372,7 @@ def _refuse_code(tree: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"{path}: a run's configuration has no {', '.join(refused)}; copy the file under another name")
 
 
-def _defaults(listed: Any, path: Path) -> list[str | tuple[str, str]]:
+def _defaults(listed: object, path: Path) -> list[str | tuple[str, str]]:
     """The entries of a recipe's `defaults`, each a recipe's name or (group, name)."""
     items: list[str | tuple[str, str]] = []
     for item in [] if listed is None else listed if isinstance(listed, list) else [listed]:

@@ -79,7 +79,7 @@ def kinds_of(cls: Any) -> dict[str, Any]:
     return {field.name: kinds[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
-def members(kind: Any) -> Iterator[Any]:
+def members(kind: object) -> Iterator[Any]:
     """The alternatives of an annotation (`int | None`), bounds left out."""
     origin = get_origin(kind)
     if origin is Annotated:
@@ -91,7 +91,7 @@ def members(kind: Any) -> Iterator[Any]:
             yield from members(member)
 
 
-def nested(kind: Any) -> type | None:
+def nested(kind: object) -> type | None:
     """The dataclass of a field that is one (or may be null), else None."""
     return next(
         (member for member in members(kind) if isinstance(member, type) and dataclasses.is_dataclass(member)), None
@@ -208,11 +208,11 @@ def _faults(error: ValidationError, cls: Any, place: str, values: Mapping[str, A
     return list(faults.values())
 
 
-def _unknown(key: str, value: Any, kinds: Mapping[str, Any]) -> Fault:
+def _unknown(key: str, value: object, kinds: Mapping[str, Any]) -> Fault:
     return Fault(key, value, f"there is no such field{hint(key.rpartition('.')[2], kinds)}", "unknown")
 
 
-def fitted(value: Any, kind: Any, typed: str | None = None) -> Any:
+def fitted(value: Any, kind: object, typed: str | None = None) -> Any:
     """What YAML gives, as a strict field takes it; what does not fit is left for the check to refuse."""
     kinds = list(members(kind))
     if type(value) in kinds:

@@ -56,7 +56,7 @@ def docstrings(cls: type) -> dict[str, str]:
     return texts
 
 
-def rows(cls: type, prefix: str = "", base: Any = None) -> Iterator[Row]:
+def rows(cls: type, prefix: str = "", base: object = None) -> Iterator[Row]:
     """Every leaf of a dataclass with its type, default and docstring."""
     kinds, about = kinds_of(cls), docstrings(cls)
     for one in dataclasses.fields(cls):
@@ -151,7 +151,7 @@ def _first(cls: type) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
-def _kind(kind: Any) -> str:
+def _kind(kind: object) -> str:
     """An annotation in a word or two."""
     words: list[str] = []
     for member in members(kind):
@@ -164,7 +164,7 @@ def _kind(kind: Any) -> str:
     return " | ".join(words)
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     if isinstance(value, str) and value == MISSING:
         return "(required)"
     if isinstance(value, dict) and set(value) == {"name"}:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
@@ -129,7 +129,7 @@ def texts(cls: type) -> list[str]:
     return [key for key, kind in dotted(cls).items() if all(_is_text(member) for member in members(kind))]
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text(kind: object) -> bool:
     return kind in (str, type(None)) or (get_origin(kind) is Literal and {*map(type, get_args(kind))} == {str})
 
 
@@ -168,6 +168,14 @@ def options(argv: Sequence[str], cls: type[T], examples: Mapping[str, str] | Non
     if check.faults or result is None:
         raise ConfigError(check.faults)
     return result
+
+
+class Part(NamedTuple):
+    """What has the fields that are checked."""
+
+    name: str
+    others: Mapping[str, type | None]
+    """Parts of its kind by name, itself among them."""
 
 
 @dataclass
@@ -244,7 +252,7 @@ class Check:
             said = self.said("trainer.strategy", name)
             self.faults.append(f"{said}: expected one of {', '.join(known)}{hint(name, known)}")
 
-    def _part(self, kind: str, tree: Any, known: Mapping[str, type | None]) -> Any:
+    def _part(self, kind: str, tree: object, known: Mapping[str, type | None]) -> Any:
         """A part's configuration, or None where something does not fit."""
         name = tree.get("name") if isinstance(tree, Mapping) else None
         listed = ", ".join(sorted({*known, *choices(kind)}))
@@ -254,10 +262,10 @@ class Check:
             near = hint(name, {*known, *choices(kind)})
             self.faults.append(f"{kind}={name}: there is no {kind} {name!r}; known: {listed}{near}")
         else:
-            return self.build(cls, tree, kind, list(dotted(cls, f"{kind}.")), name, known)
+            return self.build(cls, tree, kind, list(dotted(cls, f"{kind}.")), Part(name, known))
         return None
 
-    def _callbacks(self, tree: Any, known: Mapping[str, type | None]) -> dict[str, Any]:
+    def _callbacks(self, tree: object, known: Mapping[str, type | None]) -> dict[str, Any]:
         """Every callback's configuration by name."""
         if not isinstance(tree, Mapping):
             self.faults.append("callbacks: expected names with their fields; write callbacks: {name: {field: value}}")
@@ -275,15 +283,7 @@ class Check:
             built[name] = self.build(cls, given, place, [*dotted(Config), *dotted(cls, f"{place}.")])
         return built
 
-    def build(
-        self,
-        cls: type[T],
-        tree: Mapping[str, Any],
-        place: str,
-        known: Sequence[str],
-        owner: str = "",
-        others: Mapping[str, type | None] | None = None,
-    ) -> T | None:
+    def build(self, cls: type[T], tree: object, place: str, known: Sequence[str], of: Part | None = None) -> T | None:
         """An instance of `cls`, or None where something does not fit.
 
         Args:
@@ -291,19 +291,16 @@ class Check:
             tree: what was said for its fields.
             place: dotted key of the tree, empty for the root.
             known: every right dotted key, for nearest names.
-            owner: the name of the part that has the fields.
-            others: the parts that it could have been.
+            of: what has the fields; None for the core.
         """
         typed = {key: text for key, text in self.raw.items() if self.sources.get(key) == TYPED}
         try:
             return build(cls, tree, place, typed)
         except FieldFaults as error:
-            self.faults.extend(self._worded(fault, place, known, owner, others or {}) for fault in error.fields)
+            self.faults.extend(self._worded(fault, place, known, of) for fault in error.fields)
             return None
 
-    def _worded(
-        self, fault: Fault, place: str, known: Sequence[str], owner: str, others: Mapping[str, type | None]
-    ) -> str:
+    def _worded(self, fault: Fault, place: str, known: Sequence[str], of: Part | None) -> str:
         """A fault with where its value came from and what to type."""
         key, said = fault.key, self.said(fault.key, fault.value)
         if fault.kind == "rule":
@@ -313,15 +310,14 @@ class Check:
         if fault.kind == "missing":
             example = self.examples.get(key, fault.example)
             return f"{key}: missing; type e.g. {key}={'...' if example is None else example}"
-        if fault.kind == "unknown" and not owner:
+        if fault.kind == "unknown" and of is None:
             return f"{said}: there is no such key{hint(key, known)}"
-        if fault.kind == "unknown":
-            having = [name for name, cls in others.items() if cls and name != owner and key in dotted(cls, f"{place}.")]
-            if having:
-                has = f"but {', '.join(having)} has; type {place}={having[0]} beside it, or leave it out"
-                return f"{said}: {place} {owner!r} has no such field, {has}"
+        if fault.kind == "unknown" and of is not None:
+            others = (name for name, cls in of.others.items() if cls and key in dotted(cls, f"{place}."))
             near = hint(key, known) or "; it has " + ", ".join(one.partition(".")[2] for one in known)
-            return f"{said}: {place} {owner!r} has no such field{near}"
+            if having := list(others):
+                near = f", but {', '.join(having)} has; type {place}={having[0]} beside it, or leave it out"
+            return f"{said}: {place} {of.name!r} has no such field{near}"
         below = next((inner for inner in known if inner.startswith(f"{key}.")), None)
         if below is not None:
             return f"{said}: {fault.message}; write {key}: {{{below.removeprefix(f'{key}.')}: ...}}, or leave it out"
@@ -329,7 +325,7 @@ class Check:
         advice = "" if shown is None or "type e.g." in fault.message else f"; type e.g. {key}={shown}"
         return f"{said}: {fault.message}{advice}"
 
-    def said(self, key: str, value: Any) -> str:
+    def said(self, key: str, value: object) -> str:
         """`key=value (in file)`, the value as typed where it was typed."""
         near = (source for name, source in self.sources.items() if name.startswith(f"{key}."))
         source = self.sources.get(key) or next(near, TYPED)
@@ -364,13 +360,13 @@ class Check:
             each(lambda key, _: _looked_up(whole, key))
         return unflattened(leaves)
 
-    def _lost(self, key: str, value: Any, error: BaseException) -> None:
+    def _lost(self, key: str, value: object, error: BaseException) -> None:
         """The fault of a reference that leads nowhere."""
         why = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         self.faults.append(f"{self.said(key, value)}: {why}; expected a key that is there, e.g. ${{replay.length}}")
 
 
-def _readable(key: str, value: Any) -> Any:
+def _readable(key: str, value: object) -> Any:
     """The value of a leaf as it stands, whose references are all `${key}` or of `RESOLVERS`.
 
     Raises:
@@ -389,5 +385,5 @@ def _looked_up(tree: Any, key: str) -> Any:
     return OmegaConf.to_container(there, resolve=True) if OmegaConf.is_config(there) else there
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return " ".join(map(_text, value)) if isinstance(value, list) else str(value)

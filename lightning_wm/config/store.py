@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
     }
     depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: object, index: object) -> Any:
         """One node, not too deep, and no anchor or alias: a few of them can describe gigabytes."""
         if self.check_event(yaml.AliasEvent) or self.peek_event().anchor is not None:
             raise yaml.YAMLError("anchors and aliases (&name, *name) are not read; use ${key} instead")
@@ -179,7 +179,7 @@ def laid(*trees: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Dataclasses and tuples as dicts and lists; other objects as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -226,13 +226,13 @@ def _written(tree: Mapping[str, Any], comment: Callable[[str], str], indent: str
     return text
 
 
-def _inline(value: Any) -> str:
+def _inline(value: object) -> str:
     """A value on one line."""
     text: str = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=float("inf"), sort_keys=False)
     return text.strip()[1:-1]
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(value: object) -> Any:
     """A tree in whose texts `${` is meant as it stands."""
     if isinstance(value, Mapping):
         return {key: _escaped(inner) for key, inner in value.items()}

@@ -40,12 +40,12 @@ class Fault:
 
     key: str
     """Dotted key; of a rule across fields, the place of the part."""
-    value: Any
+    value: object
     """What was given."""
     message: str
     """What was expected; of a rule, the whole sentence."""
     kind: Literal["unknown", "missing", "type", "bound", "rule"]
-    example: Any = None
+    example: object = None
     """A value that would do, None where there is none to name."""
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class FieldFaults(ConfigError, ValueError):
         super().__init__([str(fault) for fault in self.fields])
 
 
-def expected(kind: Any) -> str:
+def expected(kind: object) -> str:
     """What a field of this annotation takes, in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -88,20 +88,20 @@ def notes(kind: Any) -> Iterator[FieldInfo]:
         yield from notes(member)
 
 
-def choices(kind: Any) -> list[Any]:
+def choices(kind: object) -> list[Any]:
     """The words that a field takes where it takes no others."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     return [choice for member in get_args(kind) for choice in choices(member)]
 
 
-def example(kind: Any, usual: Any) -> Any:
+def example(kind: object, usual: object) -> Any:
     """What to type for a field: its annotation's example, else its default where that is a plain value."""
     named = next((note.examples[0] for note in notes(kind) if note.examples), usual)
     return named if isinstance(named, bool | int | float | str) and named != MISSING else None
 
 
-def of_field(error: ErrorDetails, key: str, kind: Any, value: Any, usual: Any) -> Fault:
+def of_field(error: ErrorDetails, key: str, kind: object, value: object, usual: object) -> Fault:
     """One of pydantic's errors about a field.
 
     Args:

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from lightning_wm.envs.layout import ObservationLayout
     from lightning_wm.protocols import Spaces
 
-__all__ = ["episode_limit", "make_env", "observation_layout", "rendering_problem", "spaces", "task_names"]
+__all__ = [
+    "episode_limit",
+    "make_env",
+    "may_never_end",
+    "observation_layout",
+    "rendering_problem",
+    "spaces",
+    "task_names",
+]
 
 gl.guard()
 
@@ -68,6 +76,14 @@ def episode_limit(env: EnvBase) -> int | None:
 
     own = _own(env)
     return own.episode_limit if isinstance(own, EndsByTime) else None
+
+
+def may_never_end(env: EnvBase) -> bool:
+    """Whether nothing is known to end an episode: neither the environment nor a `StepCounter` around it says so."""
+    from torchrl.envs import StepCounter
+
+    counted = any(isinstance(part, StepCounter) and part.max_steps for part in env.modules())
+    return episode_limit(env) is None and not counted
 
 
 def _own(env: EnvBase) -> EnvBase:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from lightning_wm.protocols import TrainedModel
+
 
 @contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
+def frozen(*modules: nn.Module | TrainedModel) -> Iterator[None]:
     """Build a graph through modules that leaves their parameters' gradients untouched.
 
     Gradients still flow through them to their inputs. Safe under DDP: the parameters that the rest

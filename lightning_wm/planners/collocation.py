@@ -23,7 +23,7 @@ from lightning_wm import rng
 from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Adam, Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import choose
@@ -79,7 +79,7 @@ class Collocation(BasePlanner):
         drawn = starts.noise(c.candidates, c.horizon, search.problem.action, search.generators, search.like)
         current = how.actions(c.init_std * drawn)
         origin = torch.full(current.shape[:2], RANDOM, device=current.device)
-        previous, valid = valid_rows(memory, "actions", current[:, 0])
+        previous, valid = starts.valid_rows(memory, "actions", current[:, 0])
         current, origin = starts.put(current, origin, 0, previous, valid, PREVIOUS)
         current, best_score, first = ascend(search, current, how)
         best = current

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult
 from lightning_wm.planning.compiled import compiled_score
 from lightning_wm.planning.search import Score, Search
 from lightning_wm.planning.selection import choose
@@ -73,7 +73,7 @@ class GradMPC(BasePlanner):
         drawn = starts.noise(c.candidates, c.horizon, action, search.generators, search.like, c.colour)
         candidates = c.actions(c.init_std * drawn)
         origin = torch.full(candidates.shape[:2], RANDOM, device=candidates.device)
-        previous, valid = valid_rows(memory, "actions", candidates[:, 0])
+        previous, valid = starts.valid_rows(memory, "actions", candidates[:, 0])
         candidates, origin = starts.put(candidates, origin, 0, previous, valid, PREVIOUS)
         if c.zero:
             everywhere = torch.ones_like(valid)

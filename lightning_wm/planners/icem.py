@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Count, Natural, Share, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult, valid_rows
+from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult
 from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine, with_zero
 from lightning_wm.planning.search import Search
 from lightning_wm.registry import register
@@ -70,7 +70,7 @@ class ICEM(BasePlanner):
         c, like = self.config, search.like
         mean, std, warm = begin(search, memory, c.init_std)
         shape = (search.environments, c.kept(), c.horizon, search.problem.action)
-        remembered, _ = valid_rows(memory, "elites", like.new_zeros(shape))
+        remembered, _ = starts.valid_rows(memory, "elites", like.new_zeros(shape))
 
         def draw(mean: Tensor, std: Tensor, iteration: int, elites: Tensor | None) -> tuple[Tensor, Tensor]:
             candidates, origin = around(search, mean, std, c.population(iteration), c.colour)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Positive, Share, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, SearchResult, valid_rows
+from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.mix import Mix
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.policy_rollouts import rollouts
@@ -92,7 +92,7 @@ class PolicyGradMPC(BasePlanner):
         c = self.config
         guided, remembered, drawn = c.mix.counts(c.candidates)
         zeros = search.like.new_zeros(search.environments, c.horizon, search.problem.action)
-        previous, warm = valid_rows(memory, "actions", zeros)
+        previous, warm = starts.valid_rows(memory, "actions", zeros)
         parts: list[Tensor] = []
         origin = torch.full((search.environments, c.candidates), RANDOM, device=zeros.device)
         origin[:, :guided] = POLICY

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_wm.errors import UserError
 from lightning_wm.models.ambient import settled
+from lightning_wm.planning import starts
 from lightning_wm.planning.objective import score
 from lightning_wm.planning.policy_rollouts import mode
 from lightning_wm.planning.problem import no_policy
@@ -111,7 +112,7 @@ class BasePlanner:
             "score_best": result.plan_score,
             "fallback": failed,
         }
-        remembered = {name: shift(value, self.config.replan) for name, value in result.memory.items()}
+        remembered = {name: starts.shift(value, self.config.replan) for name, value in result.memory.items()}
         candidates = {"action": result.candidates, "score": result.score, "origin": result.origin}
         return TensorDict(
             {
@@ -144,28 +145,3 @@ class BasePlanner:
                 stacklevel=4,
             )
         return plan
-
-
-def shift(actions: Tensor, steps: int) -> Tensor:
-    """`[..., H, A]` moved on by `steps`; zeros follow, as in TD-MPC2 (arXiv:2310.16828)."""
-    kept = actions[..., steps:, :]
-    return torch.cat([kept, torch.zeros_like(actions[..., : actions.shape[-2] - kept.shape[-2], :])], -2)
-
-
-def valid_rows(memory: TensorDictBase | None, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
-    """What is remembered under `name`, zeros in rows that are not valid, and which rows are valid `[E]`.
-
-    Args:
-        like: the shape that is expected, `[E, ..., H, A]`.
-
-    Raises:
-        ValueError: the memory has another shape, of another planner or horizon.
-    """
-    if memory is None:
-        return torch.zeros_like(like), torch.zeros(like.shape[0], dtype=torch.bool, device=like.device)
-    value = memory.get(name, None)
-    if value is None or value.shape != like.shape:
-        shown = None if value is None else tuple(value.shape)
-        raise ValueError(f"memory[{name!r}] is {shown}, expected {tuple(like.shape)}: start from planner.memory(...)")
-    valid = memory["valid"]
-    return torch.where(valid.view(-1, *[1] * (like.ndim - 1)), value.to(like), 0.0), valid

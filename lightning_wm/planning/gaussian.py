@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, SearchResult, valid_rows
+from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, SearchResult
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.selection import average, choose, pick, safe
 from lightning_wm.planning.settings import PlannerConfig
@@ -138,7 +138,7 @@ def cross_entropy(search: Search, memory: TensorDictBase | None, c: SamplerConfi
 def begin(search: Search, memory: TensorDictBase | None, init_std: float) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation `[E, H, A]` of the first iteration, and whether the mean is remembered `[E]`."""
     zeros = search.like.new_zeros(search.environments, search.horizon, search.problem.action)
-    mean, warm = valid_rows(memory, "actions", zeros)
+    mean, warm = starts.valid_rows(memory, "actions", zeros)
     return mean, torch.full_like(mean, init_std), warm
 
 

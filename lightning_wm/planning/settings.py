@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import Objective
 from lightning_wm.protocols import PlannerSettings
+
+T = TypeVar("T")
 
 
 @settings("planner")
@@ -84,7 +86,7 @@ def executing(settings: PlannerSettings, execute: str) -> PlannerSettings:
         raise UserError(f"rollout.execute={execute}, which planner {settings.name} refuses: {error}") from error
 
 
-def judged_alike(settings: Any, run: Any) -> Any:
+def judged_alike(settings: T, run: object) -> T:
     """A planner's settings on the run of another planner: the end of an episode counts for both or for neither.
 
     Args:

@@ -1,10 +1,11 @@
-"""Where a search starts: noise, and known plans that are put among it."""
+"""Where a search starts: noise, and known plans that are put among it, the last one moved on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm import rng
@@ -58,3 +59,28 @@ def put(starts: Tensor, origin: Tensor, slot: int, plan: Tensor, valid: Tensor, 
     starts[:, slot] = torch.where(valid[:, None, None], plan, starts[:, slot])
     origin[:, slot] = torch.where(valid, torch.full_like(origin[:, slot], source), origin[:, slot])
     return starts, origin
+
+
+def shift(actions: Tensor, steps: int) -> Tensor:
+    """`[..., H, A]` moved on by `steps`; zeros follow, as in TD-MPC2 (arXiv:2310.16828)."""
+    kept = actions[..., steps:, :]
+    return torch.cat([kept, torch.zeros_like(actions[..., : actions.shape[-2] - kept.shape[-2], :])], -2)
+
+
+def valid_rows(memory: TensorDictBase | None, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What is remembered under `name`, zeros in rows that are not valid, and which rows are valid `[E]`.
+
+    Args:
+        like: the shape that is expected, `[E, ..., H, A]`.
+
+    Raises:
+        ValueError: the memory has another shape, of another planner or horizon.
+    """
+    if memory is None:
+        return torch.zeros_like(like), torch.zeros(like.shape[0], dtype=torch.bool, device=like.device)
+    value = memory.get(name, None)
+    if value is None or value.shape != like.shape:
+        shown = None if value is None else tuple(value.shape)
+        raise ValueError(f"memory[{name!r}] is {shown}, expected {tuple(like.shape)}: start from planner.memory(...)")
+    valid = memory["valid"]
+    return torch.where(valid.view(-1, *[1] * (like.ndim - 1)), value.to(like), 0.0), valid

@@ -4,88 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
-from lightning_wm.data.schema import first_row, next_row
 from lightning_wm.errors import LightningWMError
+from lightning_wm.playing.episode import Episode, Recorder
 from lightning_wm.playing.failures import Failures, failed_rows, not_finite, reject, restarting
 from lightning_wm.protocols import Actor, Restarts
-
-
-@dataclass
-class Episode:
-    """One episode that was played to its end."""
-
-    seed: int
-    transitions: TensorDict | None
-    """`[n+1]` for n decisions, in replay's form; None where they were not kept."""
-    total: float = 0.0
-    """Return: the undiscounted sum of rewards."""
-    length: int = 0
-    """Agent steps."""
-    env_steps: int = 0
-    milliseconds: list[float] = field(default_factory=list)
-    """Wall time of the planner's call, over the environments in it, for every decision that planned."""
-    scores: list[tuple[float, float]] = field(default_factory=list)
-    """Best score among the starts and of what was executed, under the model, per plan."""
-    model_steps: float = 0.0
-    """Model steps of one plan."""
-    sequential_calls: float = 0.0
-    """Model calls of one plan that must wait for each other."""
-    fallbacks: int = 0
-    """Decisions for which no candidate had a finite score."""
-    row: int = 0
-    """Of E: the environment that it was played in."""
-
-
-class _Recorder:
-    """Collects one environment's row of every step."""
-
-    def __init__(self, row: int, seed: int, keep: bool) -> None:
-        self.row, self.keep = row, keep
-        self.episode = Episode(seed, None, row=row)
-        self.steps: list[TensorDict] = []
-        self.done = self.dropped = False
-
-    def first(self, td: TensorDictBase, actions: int) -> None:
-        if self.keep:
-            self.steps.append(first_row(td, self.row, actions))
-
-    def step(self, action: Tensor, after: TensorDictBase) -> None:
-        if self.done:
-            return
-        row, episode = self.row, self.episode
-        episode.total += float(after["reward"][row])
-        episode.length += 1
-        episode.env_steps += int(after["env_steps"][row])
-        if self.keep:
-            self.steps.append(next_row(after, row, action))
-        self.done = bool(after["done"][row])
-
-    def planned(self, plan: TensorDictBase, milliseconds: float) -> None:
-        if self.done:
-            return
-        stats, episode = plan["stats"], self.episode
-        episode.milliseconds.append(milliseconds)
-        episode.scores.append((float(stats["score_first"][self.row]), float(stats["score_best"][self.row])))
-        episode.model_steps = float(stats["model_steps"][self.row])
-        episode.sequential_calls = float(stats["sequential_calls"][self.row])
-        episode.fallbacks += int(stats["fallback"][self.row])
-
-    def drop(self) -> None:
-        """The episode cannot be finished."""
-        self.done = self.dropped = True
-
-    def finish(self) -> Episode:
-        if self.keep:
-            self.episode.transitions = torch.stack(self.steps)
-        return self.episode
-
 
 OnFailure = Callable[[LightningWMError], None]
 
@@ -118,7 +46,7 @@ def play(
         EnvironmentFailure: a simulator raised or returned what is not finite, and `on_failure` is None.
         NumericsError: an action is not finite, and `on_failure` is None; no simulator has seen it.
     """
-    recorders = [_Recorder(row, seed, keep) for row, seed in enumerate(seeds)]
+    recorders = [Recorder(row, seed, keep) for row, seed in enumerate(seeds)]
     with restarting(env, on_failure is not None):
         _play(env, actor, recorders, on_decision, on_failure, first)
     return [recorder.finish() for recorder in recorders if not recorder.dropped]
@@ -127,7 +55,7 @@ def play(
 def _play(
     env: EnvBase,
     actor: Actor,
-    recorders: Sequence[_Recorder],
+    recorders: Sequence[Recorder],
     on_decision: Callable[[], None] | None,
     on_failure: OnFailure | None,
     first: int | None,
@@ -157,7 +85,7 @@ def _play(
 
 
 def _act(
-    env: EnvBase, actor: Actor, td: TensorDictBase, recorders: Sequence[_Recorder], on_failure: OnFailure | None
+    env: EnvBase, actor: Actor, td: TensorDictBase, recorders: Sequence[Recorder], on_failure: OnFailure | None
 ) -> Tensor:
     """The next actions `[E, A]`, finite for every simulator that is still playing."""
     action: Tensor = actor.act(td).to("cpu", torch.float32)
@@ -170,7 +98,7 @@ def _act(
     return reject(env, actor, action, bad)
 
 
-def _drop(recorders: Sequence[_Recorder], failed: Mapping[int, LightningWMError], on_failure: OnFailure | None) -> None:
+def _drop(recorders: Sequence[Recorder], failed: Mapping[int, LightningWMError], on_failure: OnFailure | None) -> None:
     for row, error in failed.items():
         recorders[row].drop()
         if on_failure is not None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from lightning_wm.playing.play import Episode
+from lightning_wm.playing.episode import Episode
 from lightning_wm.runs.evaluation_file import Evaluation as Evaluation
+from lightning_wm.runs.evaluation_file import student
 
 
 def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
@@ -35,13 +35,8 @@ def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float
     The interval is not-a-number with one episode.
     """
     difference = np.asarray(other) - np.asarray(first)
-    mean = float(difference.mean())
-    if len(difference) < 2:
-        return mean, float("nan"), float("nan")
-    if not difference.std():
-        return mean, mean, mean
-    low, high = stats.t.interval(0.95, len(difference) - 1, loc=mean, scale=stats.sem(difference))
-    return mean, float(low), float(high)
+    low, high = student(difference) or (float("nan"), float("nan"))
+    return float(difference.mean()), low, high
 
 
 def decimal(value: float, sign: str = "") -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning_wm.config.store import flatten
+
 Kind = Literal["evaluation", "rollout"]
 RETURNS: Mapping[str, Kind] = {"evaluation/return": "evaluation", "rollout/return": "rollout"}
 """Keys of `metrics.jsonl` that a curve is made of."""
@@ -118,17 +120,8 @@ def compact(settings: Mapping[str, Any]) -> str:
     The defaults are written out: a row must not change its meaning when a default does. A setting that the planner
     got later, and that is off unless it is set, leaves old rows as they are.
     """
-    flat = dict(_flat(settings))
-    kept = {key: value for key, value in flat.items() if key != "name" and (value is None or bool(value))}
+    kept = {key: value for key, value in flatten(settings) if key != "name" and (value is None or bool(value))}
     return json.dumps(kept, sort_keys=True, separators=(",", ":"))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def evaluation_row(content: Mapping[str, Any], run: Run) -> EvaluationRow:

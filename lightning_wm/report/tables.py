@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 
 from lightning_wm.report.rows import CurveRow, EvaluationRow
+from lightning_wm.runs.evaluation_file import student
 
 
 def select(rows: Iterable[EvaluationRow], where: Mapping[str, str]) -> list[EvaluationRow]:
@@ -44,13 +44,7 @@ class Series:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Student's 95 % interval of the mean over episodes; not-a-number with one episode."""
-        if len(self.returns) < 2:
-            return (float("nan"), float("nan"))
-        error = stats.sem(self.returns)
-        if not error:
-            return (self.mean, self.mean)
-        low, high = stats.t.interval(0.95, len(self.returns) - 1, loc=self.mean, scale=error)
-        return (float(low), float(high))
+        return student(self.returns) or (float("nan"), float("nan"))
 
     @property
     def group(self) -> tuple[str | int, ...]:

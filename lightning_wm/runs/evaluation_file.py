@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ class Evaluation(FileFormat):
     iqm: Number = Field(default_factory=lambda data: float(stats.trim_mean(data["returns"], 0.25)))
     """Interquartile mean of the returns."""
     interval95: Annotated[list[Number | None], Field(min_length=2, max_length=2)] = Field(
-        default_factory=lambda data: _interval(data["returns"])
+        default_factory=lambda data: list(student(data["returns"]) or (None, None))
     )
     """Student's t interval of the mean; two times null with one episode."""
     ms_per_decision: Milliseconds = Field(default_factory=lambda data: _milliseconds(data["milliseconds"]))
@@ -116,14 +117,15 @@ def _std(returns: list[float]) -> float:
     return float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
 
 
-def _interval(returns: list[float]) -> list[float | None]:
-    if len(returns) < 2:
-        return [None, None]
-    mean, error = float(np.mean(returns)), float(stats.sem(returns))
+def student(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean; None for a single value."""
+    if len(values) < 2:
+        return None
+    mean, error = float(np.mean(values)), float(stats.sem(values))
     if error == 0.0:
-        return [mean, mean]
-    low, high = stats.t.interval(0.95, len(returns) - 1, loc=mean, scale=error)
-    return [float(low), float(high)]
+        return mean, mean
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    return float(low), float(high)
 
 
 def _milliseconds(values: list[float]) -> Milliseconds:

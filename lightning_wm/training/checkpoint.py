@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
 from lightning_wm.runs.checkpoint import Added, Rank
 from lightning_wm.training.loggers import EnvStepTensorBoard
-from lightning_wm.training.ranks import raise_together
+from lightning_wm.training.ranks import from_ranks, raise_together
 from lightning_wm.training.state import RunState, replay_data
 
 
@@ -87,11 +86,7 @@ class TurnCheckpoint(Checkpoint):
         except LightningWMError as met:
             error = met
         raise_together(trainer, error)
-        if trainer.world_size == 1:
-            return [state]
-        ranks: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, state)
-        return ranks
+        return from_ranks(trainer, state)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

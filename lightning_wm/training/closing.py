@@ -14,7 +14,8 @@ from lightning_wm.playing.results import show
 from lightning_wm.registry import build
 from lightning_wm.runs.evaluation_file import Evaluation, read_evaluation
 from lightning_wm.runs.weights import put_weights
-from lightning_wm.training.experiment import Experiment, evaluate_planner
+from lightning_wm.training.evaluation import evaluate_planner
+from lightning_wm.training.experiment import Experiment
 from lightning_wm.training.plots import learning_curve
 from lightning_wm.training.video import film
 

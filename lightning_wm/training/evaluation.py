@@ -1,18 +1,23 @@
-"""Judging a run while it trains: own environments, own seeds, no exploration noise."""
+"""Judging a run, while it trains and afterwards: own environments, own seeds, no exploration noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 from torchrl.envs import EnvBase
 
+from lightning_wm.config import Config
 from lightning_wm.config.schema import EvaluationConfig
 from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.playing.play import Episode, in_eval_mode, play_many
-from lightning_wm.protocols import Planner
+from lightning_wm.playing.episode import Episode
+from lightning_wm.playing.failures import Failures
+from lightning_wm.playing.play import in_eval_mode, play_many
+from lightning_wm.playing.results import Evaluation, summarise
+from lightning_wm.protocols import Actor, Planner, PlannerSettings
 from lightning_wm.training.ranks import raise_together, report
 from lightning_wm.training.state import RunState, acting_agent
 
@@ -113,3 +118,42 @@ class Evaluate(pl.Callback):
         """Go on from there."""
         self.best, self._done = state_dict["best"], state_dict["done"]
         self.owed = state_dict.get("owed", False)
+
+
+def evaluate_planner(
+    config: Config,
+    actor: Actor,
+    planner: PlannerSettings,
+    env: EnvBase,
+    *,
+    episodes: int,
+    seed: int,
+    env_steps: int,
+    checkpoint: str = "last",
+    on_decision: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up.
+
+    Args:
+        actor: what plays, its draws from `seed`.
+        planner: settings of the planner that it acts with.
+        env_steps, checkpoint: which weights it has.
+
+    Raises:
+        EnvironmentFailure, NumericsError: more episodes failed than the run survives.
+    """
+    failures = Failures.within(config.rollout)
+    played = play_many(env, actor, range(seed, seed + episodes), on_decision, failures)
+    return summarise(
+        played,
+        task=config.task.name,
+        agent=config.agent.name,
+        observation=config.observation.kind,
+        planner=planner.name,
+        settings=asdict(planner),
+        env_steps=env_steps,
+        checkpoint=checkpoint,
+        run_seed=config.seed,
+        seed=seed,
+        environments=env.batch_size[0],
+    )

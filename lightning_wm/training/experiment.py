@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
@@ -23,12 +17,8 @@ from lightning_wm.config.schema import EPISODE
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import make_env, spaces
-from lightning_wm.errors import UserError
 from lightning_wm.planning.settings import executing
-from lightning_wm.playing.failures import Failures
-from lightning_wm.playing.play import play_many
-from lightning_wm.playing.results import Evaluation, summarise
-from lightning_wm.protocols import Actor, Planner, PlannerSettings, Spaces
+from lightning_wm.protocols import Planner, Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO, Counters
 from lightning_wm.runs.directory import RunDirectory
@@ -40,20 +30,6 @@ from lightning_wm.training.progress import RunProgress
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals, instead_of_lightnings
 from lightning_wm.training.state import RunState
-
-
-def quiet() -> None:
-    """Keep Lightning's notices that are of no use to a user of the commands off the screen."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Batches are slices of mapped memory, not a DataLoader's; the other is Lightning's own use of torch.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    # Updates are counted over all turns, so a turn shorter than the interval between two lines is nothing odd.
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    # An agent without a model predicts nothing that could be validated.
-    warnings.filterwarnings("ignore", message=".*but have no `validation_step`.*")
-    # Callbacks may change when a run goes on.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
 
 
 @dataclass
@@ -94,7 +70,7 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     Raises:
         UserError: more devices than the machine has, an unknown task, pixels without GL.
     """
-    check_devices(config)
+    launch.check_devices(config)
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     if config.deterministic:
@@ -138,7 +114,7 @@ def _collector(config: Config) -> Planner:
     return planner
 
 
-def _callback(name: str, fields: Any) -> pl.Callback:
+def _callback(name: str, fields: object) -> pl.Callback:
     callback: pl.Callback = lookup("callback", name)(fields)
     return callback
 
@@ -160,7 +136,7 @@ def _trainer(
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
-        strategy=_strategy(config),
+        strategy=launch.strategy(config),
         precision=config.trainer.precision,
         max_epochs=-1,
         limit_train_batches=config.trainer.updates_per_turn,
@@ -177,78 +153,3 @@ def _trainer(
     )
     instead_of_lightnings(trainer)
     return trainer
-
-
-def _strategy(config: Config) -> str | Strategy:
-    """Lightning's strategy; ranks wait a day for each other, since rank 0 evaluates while the others stand still."""
-    name, several = config.trainer.strategy, config.trainer.devices > 1
-    name = "ddp" if several and name == "auto" else name
-    if not several or name not in StrategyRegistry.available_strategies():
-        return name
-    strategy: Strategy = StrategyRegistry.get(name)
-    if isinstance(strategy, DDPStrategy):
-        strategy._timeout = timedelta(days=1)
-    return strategy
-
-
-def check_devices(config: Config) -> None:
-    """Refuse more ranks than the machine can carry.
-
-    Raises:
-        UserError: says how many there are.
-    """
-    wanted, accelerator = config.trainer.devices, config.trainer.accelerator
-    gpus = torch.cuda.device_count()
-    if accelerator == "auto":
-        accelerator = "gpu" if gpus else "cpu"
-    if accelerator in ("gpu", "cuda"):
-        if wanted > gpus:
-            hint = f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu"
-            raise UserError(f"trainer.devices={wanted}: this machine has {gpus} GPUs; type {hint}")
-    elif wanted > (cores := len(os.sched_getaffinity(0))):
-        raise UserError(f"trainer.devices={wanted}: this machine has {cores} cores; type trainer.devices={cores}")
-
-
-def evaluate_planner(
-    config: Config,
-    actor: Actor,
-    planner: PlannerSettings,
-    env: EnvBase,
-    *,
-    episodes: int,
-    seed: int,
-    env_steps: int,
-    checkpoint: str = "last",
-    on_decision: Callable[[], None] | None = None,
-) -> Evaluation:
-    """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up.
-
-    Args:
-        config: of the run.
-        actor: what plays, its draws from `seed`.
-        planner: settings of the planner that it acts with.
-        env: `[E]`, of the run's task.
-        episodes: how many.
-        seed: of the first.
-        env_steps: of the checkpoint.
-        checkpoint: `last` or `best`.
-        on_decision: called after every decision.
-
-    Raises:
-        EnvironmentFailure, NumericsError: more episodes failed than the run survives.
-    """
-    failures = Failures.within(config.rollout)
-    played = play_many(env, actor, range(seed, seed + episodes), on_decision, failures)
-    return summarise(
-        played,
-        task=config.task.name,
-        agent=config.agent.name,
-        observation=config.observation.kind,
-        planner=planner.name,
-        settings=asdict(planner),
-        env_steps=env_steps,
-        checkpoint=checkpoint,
-        run_seed=config.seed,
-        seed=seed,
-        environments=env.batch_size[0],
-    )

@@ -1,4 +1,4 @@
-"""Which of a run's processes this is, before they know of each other.
+"""Which of a run's processes this is, before they know of each other, and what they are told.
 
 Launchers describe processes by environment variables, and these may describe something else: four runs of one device
 under one `srun` are four runs. So what a run is made of follows from its configuration, and a launcher's variables
@@ -7,15 +7,21 @@ count only where they fit it.
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Mapping
+from datetime import timedelta
 
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_wm.config import Config
 from lightning_wm.errors import UserError
 
 
@@ -75,3 +81,47 @@ def _number(variables: Mapping[str, str], name: str) -> int:
         return int(text)
     except ValueError as error:
         raise UserError(f"{name}={text}: expected a number; type 'unset {name}'") from error
+
+
+def strategy(config: Config) -> str | Strategy:
+    """Lightning's strategy; ranks wait a day for each other, since rank 0 evaluates while the others stand still."""
+    name, several = config.trainer.strategy, config.trainer.devices > 1
+    name = "ddp" if several and name == "auto" else name
+    if not several or name not in StrategyRegistry.available_strategies():
+        return name
+    strategy: Strategy = StrategyRegistry.get(name)
+    if isinstance(strategy, DDPStrategy):
+        strategy._timeout = timedelta(days=1)
+    return strategy
+
+
+def check_devices(config: Config) -> None:
+    """Refuse more ranks than the machine can carry.
+
+    Raises:
+        UserError: says how many there are.
+    """
+    wanted, accelerator = config.trainer.devices, config.trainer.accelerator
+    gpus = torch.cuda.device_count()
+    if accelerator == "auto":
+        accelerator = "gpu" if gpus else "cpu"
+    if accelerator in ("gpu", "cuda"):
+        if wanted > gpus:
+            hint = f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu"
+            raise UserError(f"trainer.devices={wanted}: this machine has {gpus} GPUs; type {hint}")
+    elif wanted > (cores := len(os.sched_getaffinity(0))):
+        raise UserError(f"trainer.devices={wanted}: this machine has {cores} cores; type trainer.devices={cores}")
+
+
+def quiet() -> None:
+    """Keep Lightning's notices that are of no use to a user of the commands off the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Batches are slices of mapped memory, not a DataLoader's; the other is Lightning's own use of torch.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # Updates are counted over all turns, so a turn shorter than the interval between two lines is nothing odd.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # An agent without a model predicts nothing that could be validated.
+    warnings.filterwarnings("ignore", message=".*but have no `validation_step`.*")
+    # Callbacks may change when a run goes on.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 
 from lightning_wm.errors import LightningWMError
+
+T = TypeVar("T")
+
+
+def from_ranks(trainer: pl.Trainer, own: T) -> list[T]:
+    """What every rank comes with, in the order of ranks; every rank must call it at the same place."""
+    if trainer.world_size == 1:
+        return [own]
+    everyone: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, own)
+    return everyone
 
 
 def raise_together(trainer: pl.Trainer, error: LightningWMError | None) -> None:
@@ -20,9 +32,7 @@ def raise_together(trainer: pl.Trainer, error: LightningWMError | None) -> None:
         LightningWMError: this rank's own error, or the class and message of the first rank that has one.
     """
     if trainer.world_size > 1:
-        own = None if error is None else (type(error), str(error))
-        errors: list[tuple[type[LightningWMError], str] | None] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(errors, own)
+        errors = from_ranks(trainer, None if error is None else (type(error), str(error)))
         rank, first = next(((rank, other) for rank, other in enumerate(errors) if other is not None), (0, None))
         if error is None and first is not None:
             kind, message = first

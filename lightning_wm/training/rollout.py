@@ -8,14 +8,14 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from torchrl.envs import EnvBase, StepCounter
+from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.config.schema import RolloutConfig
-from lightning_wm.envs import episode_limit, spaces
+from lightning_wm.envs import may_never_end, spaces
 from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.playing.play import Episode, in_eval_mode, play
+from lightning_wm.playing.episode import Episode, measures
+from lightning_wm.playing.play import in_eval_mode, play
 from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Actor, Planner
 from lightning_wm.runs.checkpoint import Counters
@@ -77,7 +77,7 @@ class Rollout(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state.start_clock()
-        if trainer.is_global_zero and _may_never_end(self.env):
+        if trainer.is_global_zero and may_never_end(self.env):
             print(
                 "nothing is known to end this task's episodes, and only whole episodes are learned from; if env steps "
                 "stand still, type e.g. task.max_decisions=1000 (around an environment of your own, StepCounter(1000))",
@@ -97,7 +97,7 @@ class Rollout(pl.Callback):
             self.counters.owed -= self.config.env_steps
         self._measure(trainer)
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, *args: object) -> None:
         self.state.phase = "learning"
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -219,21 +219,6 @@ class Rollout(pl.Callback):
             "replay/transitions": float(len(replay_data(trainer).replay)),
             "rollout/restarts": float(self.counters.restarts),
         }
-        if episodes:
-            self.state.last_return = sum(e.total for e in episodes) / len(episodes)
-            measured["rollout/return"] = self.state.last_return
-            measured["rollout/length"] = sum(e.length for e in episodes) / len(episodes)
-        times = [value for e in episodes for value in e.milliseconds]
-        if times:
-            scores = torch.tensor([pair for e in episodes for pair in e.scores])
-            measured["plan/ms"] = float(torch.tensor(times).median())
-            measured["time/plan"] = sum(times) / 1e3
-            measured["plan/score_first"], measured["plan/score_best"] = scores.mean(0).tolist()
-            measured["plan/fallbacks"] = float(sum(e.fallbacks for e in episodes))
+        measured |= measures(episodes)
+        self.state.last_return = measured.get("rollout/return", self.state.last_return)
         report(trainer, measured)
-
-
-def _may_never_end(env: EnvBase) -> bool:
-    """Whether nothing is known to end an episode: neither the environment nor a transform around it says so."""
-    counted = any(isinstance(part, StepCounter) and part.max_steps for part in env.modules())
-    return episode_limit(env) is None and not counted

@@ -14,7 +14,8 @@ from torchrl.envs import EnvBase
 
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError, unwritable
-from lightning_wm.playing.play import Episode, in_eval_mode, play
+from lightning_wm.playing.episode import Episode
+from lightning_wm.playing.play import in_eval_mode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
 from lightning_wm.runs.untrusted import reason
