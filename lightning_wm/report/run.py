@@ -13,14 +13,11 @@ from lightning_wm.report.rows import CurveRow, EvaluationRow, Run, compact, curv
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.evaluation_file import read_evaluation
 from lightning_wm.runs.files import read_json
+from lightning_wm.runs.identity import makes_another
 from lightning_wm.runs.untrusted import check_folder
 
 REVISION = 7
 """Letters of a git revision that a row keeps."""
-_ELSEWHERE = ("recipe", "run", "seed", "resume", "trust", "plugins", "env_steps")
-"""Typed keys that are no settings of a run: rows have them in columns, or they are about the command."""
-_WATCHING = ("evaluation", "logging", "callbacks")
-"""Groups that a run learns the same under."""
 
 
 def read_run(path: Path | str) -> tuple[list[EvaluationRow], list[CurveRow]]:
@@ -83,7 +80,7 @@ def run_settings(typed: Mapping[str, str], config: Mapping[str, Any]) -> dict[st
     """What a command line changed of its recipe, each value as the run's configuration has it."""
     kept: dict[str, Any] = {}
     for key, text in typed.items():
-        if key in _ELSEWHERE or key.partition(".")[0] in _WATCHING:
+        if not makes_another(key):
             continue
         value: object = config
         for part in key.split("."):

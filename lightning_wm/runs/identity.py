@@ -23,13 +23,14 @@ def run_directory(loaded: Loaded) -> Path:
     flat, name = dict(flatten(loaded.tree)), f"{loaded.recipe}-s{loaded.config.seed}"
     typed = dict(token.split("=", 1) for token in loaded.overrides)
     # 5e2 and 500 are one value in the tree.
-    kept = {key: flat[key] if key in flat else parse(text) for key, text in typed.items() if _makes_another(key)}
+    kept = {key: flat[key] if key in flat else parse(text) for key, text in typed.items() if makes_another(key)}
     if kept:
         name += f"-{hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()}"
     return Path("runs") / name
 
 
-def _makes_another(key: str) -> bool:
+def makes_another(key: str) -> bool:
+    """Whether a dotted key that is typed makes another run of a recipe; the seed is told apart by itself."""
     return key != "seed" and not may_differ(key)
 
 
