@@ -49,7 +49,8 @@ def scope(seed: int, stream: str, *counters: int) -> Iterator[None]:
 
 def uniform(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
     """Numbers `[E, *shape]` drawn uniformly from [-1, 1], as actions are, row e from generator e alone; on the CPU."""
-    return torch.stack([torch.rand(*shape, generator=generator) * 2 - 1 for generator in generators])
+    rows = [torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
+    return torch.stack(rows) * 2 - 1
 
 
 def normal(shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
