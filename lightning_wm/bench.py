@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ALL = ("update", "behaviour", "sac", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
 WORDS = {
-    "all": "every one below but memory and planner",
+    "all": "every one below but memory, planner and optimum",
     "update": "an update of the world model beside TorchRL's and beside bare matrix products",
     "behaviour": "an update with actor and critic beside the world model's alone",
     "sac": "an update of agent=sac beside TorchRL's SACLoss in a bare loop",
@@ -32,6 +32,7 @@ WORDS = {
     "planners": "one decision beside TorchRL's CEMPlanner and beside bare rollouts",
     "memory": "resident memory while pixels are collected (minutes)",
     "planner": "what planners earn on a trained model, and what that costs",
+    "optimum": "how near planners come to the optimum of known problems: share of the way from doing nothing",
 }
 
 
@@ -50,7 +51,7 @@ class BenchOptions:
     env_steps: Annotated[Count, Field(description="a positive number of env steps")] = 100_000
     """Of memory."""
     planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
-    """Of planner: names, comma separated, each with fields of its own: cem:candidates=100:elites=10."""
+    """Of planner and optimum: names, comma separated, each with fields of its own: cem:candidates=100:elites=10."""
     budgets_ms: list[str] = field(default_factory=list)
     """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
     episodes: Annotated[Count, Field(description="one or more episodes")] = 10
@@ -84,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_thread():
         if what == "planner":
             _planner(options, budgets)
+        elif what == "optimum":
+            _optimum(options)
         else:
             _measure(what, options)
     return 0
@@ -186,6 +189,18 @@ def _planner(options: BenchOptions, budgets: list[float]) -> None:
         picture = path.with_suffix(".png")
         draw(played, picture)
         print(picture)
+
+
+def _optimum(options: BenchOptions) -> None:
+    """The table of planners on known problems, and its JSON."""
+    from lightning_wm.benchmarks import optimum, report
+
+    smallest = list(optimum.PROBLEMS)[:1] if options.smoke else list(optimum.PROBLEMS)
+    measured = optimum.rows(options.planners, smallest)
+    report.show(optimum.table(measured))
+    path = Path(options.json or "bench.json")
+    report.save(path, measured, {"what": "optimum"})
+    print(path)
 
 
 def _script() -> None:
