@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import Count, Natural, settings
+from lightning_wm.config.schema import PerturbConfig
 from lightning_wm.errors import LightningWMError, exits
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class EvaluateOptions:
     planner: str | None = None
     """One or more planners, comma separated; null: the run's own. `planner.<field>=` sets a field of each."""
     planner_fields: dict[str, Any] = field(default_factory=dict)
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    """Factors on the physics, on top of the run's own `task.perturb`: perturb.mass=1.5."""
     episodes: Count = 10
     """Episodes of each planner, on the same seeds."""
     seed: Natural = 20_000
@@ -41,7 +44,7 @@ class EvaluateOptions:
         Annotated[str, Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '_' and '-'", examples=["mine"])]
         | None
     ) = None
-    """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>."""
+    """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>, and what is perturbed."""
     video: bool = False
     """Film the first episode of each planner."""
     inspect: Annotated[Natural, Field(description="the number of a decision, from 0", examples=[50])] | None = None
@@ -100,9 +103,13 @@ def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Contender], str]:
     loaded = load_run(options.run, options.checkpoint, options.plugins, options.trust)
     names = options.planner.split(",") if options.planner else [loaded.config.planner.name]
     planners = [planner_config(loaded, name, options.planner_fields) for name in names]
+    if factors := options.perturb.changed():
+        task = replace(loaded.config.task, perturb=loaded.config.task.perturb * options.perturb)
+        loaded = replace(loaded, config=replace(loaded.config, task=task))
+    apart = "".join(f"-{name}{factor:g}" for name, factor in factors.items())
     actors = [loaded.agent.actor(build("planner", planner), seed=options.seed) for planner in planners]
     contenders = [Contender(*each) for each in zip(_names(planners), planners, actors, strict=True)]
-    return loaded, contenders, options.name or f"eval-{loaded.env_steps}-s{options.seed}"
+    return loaded, contenders, options.name or f"eval-{loaded.env_steps}-s{options.seed}{apart}"
 
 
 def evaluate(options: EvaluateOptions) -> list[Evaluation]:

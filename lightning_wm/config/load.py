@@ -35,6 +35,8 @@ _RESOLVER = re.compile(r"(?<!\\)(?:\\\\)*\$\{\s*([\w.]*)\s*[:$]")
 _SHARED = [f"planner.{name}" for name in ("horizon", "iterations", "candidates", "elites", "execute", "replan")]
 _A_TASK = "dmc/cartpole_swingup"
 _PATHS = ("run", "out", "json")
+FEW = 6
+"""Keys of a group that are all named where one is misspelled."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,7 @@ class Check:
             example = self.examples.get(key, fault.example)
             return f"{key}: missing; type e.g. {key}={'...' if example is None else example}"
         if fault.kind == "unknown" and of is None:
-            return f"{said}: there is no such key{hint(key, known)}"
+            return f"{said}: there is no such key{hint(key, known)}{_siblings(key, known)}"
         if fault.kind == "unknown" and of is not None:
             others = (name for name, cls in of.others.items() if cls and key in dotted(cls, f"{place}."))
             near = hint(key, known) or "; it has " + ", ".join(one.partition(".")[2] for one in known)
@@ -387,3 +389,10 @@ def _looked_up(tree: Any, key: str) -> Any:
 
 def _text(value: object) -> str:
     return " ".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+def _siblings(key: str, known: Sequence[str]) -> str:
+    """The keys of the same small group."""
+    group = key.rpartition(".")[0]
+    names = [each.rpartition(".")[2] for each in known if group and each.rpartition(".")[0] == group]
+    return f" Known there: {', '.join(names)}." if 0 < len(names) <= FEW else ""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from lightning_wm.config.fields import Seed, settings
+from lightning_wm.config.fields import Positive, Seed, Weight, settings
 from lightning_wm.config.words import MISSING
 
 Precision = Literal["32-true", "bf16-mixed", "64-true", "16-mixed", "32", "64", "16", "bf16"]
@@ -42,6 +42,28 @@ EPISODE = 1000
 """Env steps of a long episode, where the configuration sets no limit; of every episode in dm_control's suite."""
 
 
+@settings("task.perturb")
+class PerturbConfig:
+    """Factors on what a MuJoCo task weighs, rubs, resists and falls by; 1 leaves it as it is."""
+
+    mass: Positive = 1.0
+    """Of every body's mass and inertia."""
+    friction: Weight = 1.0
+    """Of every contact's friction."""
+    damping: Weight = 1.0
+    """Of every joint's damping."""
+    gravity: Weight = 1.0
+    """Of gravity."""
+
+    def __mul__(self, other: PerturbConfig) -> PerturbConfig:
+        """Both, one after the other."""
+        return PerturbConfig(**{name: factor * getattr(other, name) for name, factor in vars(self).items()})
+
+    def changed(self) -> dict[str, float]:
+        """The factors that are not 1."""
+        return {name: factor for name, factor in vars(self).items() if factor != 1.0}
+
+
 @settings("task")
 class TaskConfig:
     """What is to be done, and how often each action is repeated."""
@@ -52,6 +74,8 @@ class TaskConfig:
     """Env steps that each action is held for; rewards are summed over them."""
     max_decisions: Annotated[int, some("decisions (or null)", 100)] | None = None
     """End episodes as truncated after this many decisions; null keeps the task's own length."""
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    """A simulator that is not quite the task's."""
 
 
 @settings("observation.render")

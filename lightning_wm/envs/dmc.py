@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_wm.config.schema import ObservationConfig, RenderConfig
-from lightning_wm.envs import gl
+from lightning_wm.config.schema import ObservationConfig, PerturbConfig, RenderConfig
+from lightning_wm.envs import gl, physics
 from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.envs.simulator import bounds, nearest
 from lightning_wm.errors import UserError
@@ -86,6 +86,10 @@ class DMControl:
         """Env steps of an episode that nothing else ends; None for a task without a time limit."""
         limit = self._env._step_limit
         return math.ceil(limit) if math.isfinite(limit) else None
+
+    def perturb(self, factors: PerturbConfig) -> None:
+        """Change the physics for good."""
+        physics.perturb(self._env.physics.model.ptr, self._env.physics.data.ptr, factors)
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; with a seed, from a random state that depends on nothing else."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_wm.config.schema import ObservationConfig
-from lightning_wm.envs import gl
+from lightning_wm.config.schema import ObservationConfig, PerturbConfig
+from lightning_wm.envs import gl, physics
 from lightning_wm.envs.gym_spaces import action_box, five, flag, number, observed, pair
 from lightning_wm.envs.pictures import rgb, square
 from lightning_wm.envs.release import release
@@ -98,6 +98,12 @@ class _DrawsWithMuJoCo(Protocol):
     mujoco_renderer: Any
 
 
+@runtime_checkable
+class _MuJoCo(Protocol):
+    model: Any
+    data: Any
+
+
 @register("environment", "gym")
 class Gymnasium:
     """One environment of Gymnasium; its observation is flattened in its space's order, its time limit truncates."""
@@ -128,6 +134,17 @@ class Gymnasium:
                 limits.append(int(env._max_episode_steps))
             env = env.env
         return min(limits, default=None)
+
+    def perturb(self, factors: PerturbConfig) -> None:
+        """Change the physics for good.
+
+        Raises:
+            UserError: it is none of MuJoCo's.
+        """
+        inner = self._env.unwrapped
+        if not isinstance(inner, _MuJoCo):
+            raise UserError(f"task.perturb: {self.name} is not simulated by MuJoCo; leave task.perturb out")
+        physics.perturb(inner.model, inner.data, factors)
 
     def try_out(self) -> None:
         """Play one step with the middle of the action bounds, to see now what would fail in every episode.

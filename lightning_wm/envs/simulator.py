@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_wm import registry
-from lightning_wm.config.schema import ObservationConfig, TaskConfig
+from lightning_wm.config.schema import ObservationConfig, PerturbConfig, TaskConfig
 from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.errors import UserError, similar
 
@@ -70,6 +70,14 @@ class EndsByTime(Protocol):
         """Env steps after which an episode is truncated; None where none is."""
 
 
+@runtime_checkable
+class Perturbable(Protocol):
+    """A simulator whose physics can be changed."""
+
+    def perturb(self, factors: PerturbConfig) -> None:
+        """Multiply masses, friction, damping and gravity, once, before the first reset."""
+
+
 def limit_of(simulator: Simulator) -> int | None:
     """Env steps after which a simulator ends every episode; None where it does not, or does not say."""
     return simulator.episode_limit if isinstance(simulator, EndsByTime) else None
@@ -122,4 +130,18 @@ def build(task: TaskConfig, observation: ObservationConfig) -> Simulator:
     """
     prefix, _, name = task.name.partition("/")
     simulator: Simulator = registry.lookup("environment", prefix)(name, observation)
+    if task.perturb.changed():
+        _perturb(simulator, task)
     return simulator
+
+
+def _perturb(simulator: Simulator, task: TaskConfig) -> None:
+    try:
+        if not isinstance(simulator, Perturbable):
+            raise UserError(
+                f"task.perturb: {type(simulator).__name__} has no perturb(factors); leave task.perturb out, or add it"
+            )
+        simulator.perturb(task.perturb)
+    except BaseException:
+        simulator.close()
+        raise

@@ -159,10 +159,18 @@ def evaluation_row(content: Mapping[str, Any], run: Run) -> EvaluationRow:
         ms_per_decision=float(cost["median"]),
         ms_p95=float(cost["p95"]),
         settings=compact(content["settings"]),
-        run_settings=run.settings,
+        run_settings=_with_physics(run.settings, content.get("perturb", {})),
         revision=run.revision,
         returns=tuple(map(float, content["returns"])),
     )
+
+
+def _with_physics(settings: str, factors: Mapping[str, float]) -> str:
+    """A run's settings and what an evaluation changed of its physics, which so stays out of the tables of recipes."""
+    if not factors:
+        return settings
+    changed = {f"perturb.{name}": factor for name, factor in factors.items()}
+    return json.dumps({**json.loads(settings), **changed}, sort_keys=True, separators=(",", ":"))
 
 
 def curve_rows(lines: Iterable[Mapping[str, Any]], run: Run) -> list[CurveRow]:

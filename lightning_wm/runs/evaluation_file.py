@@ -77,6 +77,8 @@ class Evaluation(FileFormat):
     model_steps: Number = 0.0
     sequential_calls: Number = 0.0
     fallbacks: Count = 0
+    perturb: dict[str, Number] = Field(default={}, exclude_if=lambda factors: not factors)
+    """Factors on the physics that are not 1."""
 
     @model_validator(mode="before")
     @classmethod
@@ -91,7 +93,7 @@ class Evaluation(FileFormat):
         write_json(path, self.as_json())
 
 
-_MAY_LACK = ("milliseconds", "scores", "sequential_calls", "fallbacks")
+_MAY_LACK = ("milliseconds", "scores", "sequential_calls", "fallbacks", "perturb")
 REQUIRED = [name for name in Evaluation.model_fields if name not in _MAY_LACK]
 """What a file must have, although it could be worked out."""
 

@@ -156,4 +156,5 @@ def evaluate_planner(
         run_seed=config.seed,
         seed=seed,
         environments=env.batch_size[0],
+        perturb=config.task.perturb.changed(),
     )
