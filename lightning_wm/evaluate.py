@@ -26,7 +26,7 @@ class EvaluateOptions:
     """What `evaluate` is told."""
 
     run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
-    """Run directory, or a model folder of `export`."""
+    """Run directory, model folder of `export`, a model that ships (zoo:NAME), or one of a hub (hub:USER/NAME)."""
     planner: str | None = None
     """One or more planners, comma separated; null: the run's own. `planner.<field>=` sets a field of each."""
     planner_fields: dict[str, Any] = field(default_factory=dict)

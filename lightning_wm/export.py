@@ -33,6 +33,16 @@ class ExportOptions:
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
     trust: bool = False
     """Load the plugins that the run's config.yaml names."""
+    licence: (
+        Annotated[
+            str,
+            Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="a licence's identifier", examples=["apache-2.0"]),
+        ]
+        | None
+    ) = None
+    """Named on the card; null: to be chosen."""
+    push: Annotated[str, Field(examples=["hub:me/walker_walk"])] | None = None
+    """Put it on a hub too, with the newest film of the run."""
     leave_out: list[str] = field(default_factory=list)
     """Fields of the configuration that are not shared, dotted (callbacks.mine.path): their defaults count again."""
 
@@ -49,9 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     out = export(configuration.options(arguments, ExportOptions))
     print(out)
+    if options.push is not None:
+        print(_pushed(out, options))
     command = shlex.join(["python", "-m", "lightning_wm.evaluate", f"run={out}"])
-    print(f"add a licence to {out / 'README.md'}, then try it: {command}")
+    first = "" if options.licence else f"add a licence to {out / 'README.md'}, then "
+    print(f"{first}try it: {command}")
     return 0
+
+
+def _pushed(out: Path, options: ExportOptions) -> str:
+    """Put the folder on the hub; returns its address."""
+    from lightning_wm.runs.hub import push
+    from lightning_wm.runs.sources import locate
+
+    assert options.push is not None
+    films = sorted(locate(options.run).run.videos.glob("*.mp4"), key=lambda path: path.stat().st_mtime_ns)
+    return push(out, options.push.removeprefix("hub:"), films[-1] if films else None)
 
 
 def export(options: ExportOptions) -> Path:
@@ -88,7 +111,9 @@ def export(options: ExportOptions) -> Path:
             write_json(folder / EVALUATION, judged)
         parameters = sum(value.numel() for value in tensors.values())
         name = out.resolve().name
-        write_text(folder / CARD, card(config, name, loaded.env_steps, loaded.checkpoint, parameters, judged))
+        write_text(
+            folder / CARD, card(config, name, loaded.env_steps, loaded.checkpoint, parameters, judged, options.licence)
+        )
     return out
 
 

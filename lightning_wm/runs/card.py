@@ -16,7 +16,7 @@ _CARD = """\
 ---
 library_name: lightning_wm
 tags: [world-model, model-based-reinforcement-learning, planning]
----
+{header}---
 
 # {title}
 
@@ -53,7 +53,17 @@ python -m lightning_wm.evaluate {run} episodes=10{typed}
 {needs}
 ## Licence
 
-Not chosen yet: name one here, and in the header as `license:`, before you share this folder.
+{licence}
+"""
+_UNLICENSED = "Not chosen yet: name one here, and in the header as `license:`, before you share this folder."
+_RESULTS = """\
+model-index:
+- name: {name}
+  results:
+  - task: {{type: reinforcement-learning, name: reinforcement-learning}}
+    dataset: {{name: {task}, type: {task}}}
+    metrics:
+    - {{type: mean_reward, name: mean_reward, value: "{mean:.1f}{spread}"}}
 """
 _TABLE = """\
 | planner | episodes | episode seeds | mean return | 95 % interval | IQM |
@@ -72,6 +82,7 @@ def card(
     checkpoint: str,
     parameters: int,
     evaluation: Mapping[str, Any] | None,
+    licence: str | None = None,
 ) -> str:
     """The text of `README.md`.
 
@@ -82,6 +93,7 @@ def card(
         checkpoint: `last` or `best`.
         parameters: how many numbers the weights have.
         evaluation: content of `evaluation.json`, or None.
+        licence: its identifier (mit, apache-2.0); None for not chosen yet.
     """
     plugins = ",".join(config.plugins)
     needs = f"\nIt needs the Python packages {_text(plugins)}, which are code of their own: look at them first.\n"
@@ -104,7 +116,20 @@ def card(
         plugins=f", plugins={config.plugins!r}" if plugins else "",
         typed=f" {shlex.quote(f'plugins=[{plugins}]')}" if plugins else "",
         needs=needs if plugins else "",
+        header=_header(config, folder, evaluation, licence),
+        licence=_UNLICENSED if licence is None else f"`{licence}`",
     )
+
+
+def _header(config: Config, folder: str, evaluation: Mapping[str, Any] | None, licence: str | None) -> str:
+    """What a hub reads: licence and results."""
+    lines = "" if licence is None else f"license: {licence}\n"
+    if evaluation is None:
+        return lines
+    name, task = (json.dumps(printable(text)) for text in (folder, config.task.name))
+    low, high = evaluation["interval95"]
+    spread = "" if low is None else f" +/- {(high - low) / 2:.1f}"
+    return lines + _RESULTS.format(name=name, task=task, mean=evaluation["mean"], spread=spread)
 
 
 def _text(value: str) -> str:

@@ -20,6 +20,7 @@ from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
+from lightning_wm.runs.sources import locate
 from lightning_wm.runs.untrusted import check_folder
 from lightning_wm.runs.weights import no_larger_than, put_weights
 from lightning_wm.training.experiment import build_agent, environments
@@ -34,6 +35,7 @@ class LoadedRun:
     """A run's configuration and its agent with a checkpoint's weights."""
 
     run: RunDirectory
+    """Where evaluations and films go."""
     config: Config
     tree: dict[str, Any]
     agent: BaseAgent
@@ -52,7 +54,7 @@ def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] 
     """Read a run directory or a model folder; nothing in it is executed.
 
     Args:
-        path: the run directory or model folder.
+        path: the run directory or model folder, `zoo:NAME` or `hub:USER/NAME`.
         checkpoint: `last` or `best`; a model folder has one of them, and `last` takes either.
         plugins: modules to import first.
         trust: import the plugins that its config.yaml names.
@@ -62,7 +64,8 @@ def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] 
     """
     from lightning_wm.envs import observation_layout, spaces
 
-    run = RunDirectory(path)
+    source = locate(path)
+    run = RunDirectory(source.folder)
     if not run.exists():
         raise UserError(
             f"{path} is not the folder of a run or a model (no config.yaml); "
@@ -80,7 +83,7 @@ def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] 
         agent = build_agent(config, seen)
     put_weights(agent, saved.tensors, file)
     agent.eval()
-    return LoadedRun(run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, parts)
+    return LoadedRun(source.run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, parts)
 
 
 def _weights(run: RunDirectory, checkpoint: str) -> tuple[Path, Weights]:
@@ -119,7 +122,7 @@ def load_actor(
     """What plays, from a run directory or a model folder, for a loop of your own.
 
     Args:
-        run: the run directory or model folder.
+        run: the run directory or model folder, `zoo:NAME` or `hub:USER/NAME`.
         planner: a planner's name; None for the run's own.
         checkpoint: `last` or `best`; a model folder has one of them, and `last` takes either.
         seed: of the planner's draws.

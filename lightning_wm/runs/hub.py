@@ -1,0 +1,96 @@
+"""Model folders on a hub of Hugging Face's kind; `HF_ENDPOINT` names another one, `HF_TOKEN` who you are."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from lightning_wm.errors import UserError
+from lightning_wm.runs.model_folder import CARD, CONFIG, EVALUATION, WEIGHTS
+from lightning_wm.runs.untrusted import reason
+
+NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+VIDEO = "episode.mp4"
+FILES = (CONFIG, WEIGHTS, EVALUATION, CARD, VIDEO)
+"""What is shared; nothing else is fetched, whatever lies there."""
+
+
+def pull(name: str, into: Path) -> Path:
+    """Fetch a model folder; one that was fetched before serves where the hub cannot be reached.
+
+    Args:
+        name: `USER/NAME`.
+        into: the folder to be.
+
+    Raises:
+        UserError: no such model, no hub, or `huggingface_hub` is not installed.
+    """
+    _check(name, "run")
+    hub = _hub()
+    try:
+        hub.snapshot_download(name, local_dir=into, allow_patterns=list(FILES))
+    except Exception as error:
+        if (into / WEIGHTS).is_file() and _out_of_reach(hub, error):
+            return into
+        raise _refusal(hub, f"run=hub:{name}", error) from error
+    shutil.rmtree(into / ".cache", ignore_errors=True)
+    if not (into / WEIGHTS).is_file() or not (into / CONFIG).is_file():
+        raise UserError(f"run=hub:{name} holds no {CONFIG} and {WEIGHTS}; expected a model folder that export wrote")
+    return into
+
+
+def push(folder: Path, name: str, video: Path | None = None) -> str:
+    """Put a model folder on the hub, as one commit; returns its address.
+
+    Args:
+        folder: of export.
+        name: `USER/NAME`; made where it is not there yet.
+        video: an episode, shown on the card; None for none.
+
+    Raises:
+        UserError: the hub refuses, cannot be reached, or `huggingface_hub` is not installed.
+    """
+    _check(name, "push")
+    hub = _hub()
+    with tempfile.TemporaryDirectory() as place:
+        staged = Path(place) / "model"
+        shutil.copytree(folder, staged)
+        if video is not None:
+            shutil.copyfile(video, staged / VIDEO)
+        try:
+            api = hub.HfApi()
+            address = str(api.create_repo(name, exist_ok=True))
+            api.upload_folder(repo_id=name, folder_path=staged, commit_message=f"{folder.name} of lightning_wm")
+        except Exception as error:
+            raise _refusal(hub, f"push=hub:{name}", error) from error
+    return address
+
+
+def _check(name: str, key: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UserError(f"{key}=hub:{name}: expected hub:USER/NAME; type e.g. {key}=hub:me/walker_walk")
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError("huggingface_hub is not installed; type `pip install 'lightning_wm[hub]'`") from error
+    return huggingface_hub
+
+
+def _out_of_reach(hub: ModuleType, error: Exception) -> bool:
+    return not isinstance(error, hub.errors.RepositoryNotFoundError | hub.errors.GatedRepoError)
+
+
+def _refusal(hub: ModuleType, asked: str, error: Exception) -> UserError:
+    missing = hub.errors.RepositoryNotFoundError
+    if isinstance(error, missing):
+        return UserError(f"{asked}: there is no such model, or it is not yours to see; check the name, or set HF_TOKEN")
+    return UserError(
+        f"{asked}: the hub cannot be reached or refuses ({reason(error)}); expected an answer from HF_ENDPOINT; try "
+        "again, or use a folder: run=<one of export's>"
+    )
