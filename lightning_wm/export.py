@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(configuration.options_help(ExportOptions, USAGE))
         return 0
-    out = export(configuration.options(arguments, ExportOptions))
+    options = configuration.options(arguments, ExportOptions)
+    out = export(options)
     print(out)
     if options.push is not None:
         print(_pushed(out, options))
