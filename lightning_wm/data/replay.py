@@ -15,14 +15,13 @@ from torchrl.data import TensorDictReplayBuffer
 
 from lightning_wm.data import index
 from lightning_wm.data.check import check
-from lightning_wm.data.index import EMPTY, Commit, State
+from lightning_wm.data.index import Commit, State
 from lightning_wm.data.sampler import WindowSampler
 from lightning_wm.data.schema import fields
-from lightning_wm.data.storage import MappedStorage, make_files
-from lightning_wm.errors import UserError, unwritable
+from lightning_wm.data.storage import MappedStorage, opened
+from lightning_wm.errors import UserError
 from lightning_wm.protocols import Spaces
 from lightning_wm.runs.failpoints import reach
-from lightning_wm.runs.files import write_json
 from lightning_wm.runs.formats import checked
 
 
@@ -66,11 +65,9 @@ class Replay:
         """
         if capacity < 1 or (slack is not None and slack < 0):
             raise UserError(f"replay.capacity must be at least 1 and slack at least 0; got {capacity} and {slack}")
-        layout = fields(spaces)
         home = Path(tempfile.mkdtemp(prefix="lightning_wm-replay-") if folder is None else folder)
-        if not (home / "index.json").exists():
-            _make(home, spaces, capacity, capacity + (default_slack(capacity) if slack is None else slack))
-        storage = MappedStorage(home, layout, capacity, index.read_slots(home, capacity, layout))
+        slots = capacity + (default_slack(capacity) if slack is None else slack)
+        storage = opened(home, fields(spaces), capacity, slots)
         commit = index.read_commit(home)
         storage.move(commit.transitions, commit.begun)
         replay = cls(storage, spaces, commit.episodes)
@@ -206,17 +203,3 @@ class Replay:
         self.episodes = commit.episodes
         cursor = commit.transitions % self.storage.max_size
         self.buffer.writer.load_state_dict({"_cursor": cursor, "_write_count": commit.transitions})
-
-
-def _make(folder: Path, spaces: Spaces, capacity: int, slots: int) -> None:
-    """Make an empty replay; the index comes last, so that a half-made folder is made again."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if (folder / "commit.json").exists() and index.read_commit(folder).begun:
-        raise index.damaged(folder, "index.json is missing")
-    layout = fields(spaces)
-    make_files(folder, layout, slots)
-    index.write_commit(folder, EMPTY)
-    write_json(folder / "index.json", index.layout(capacity, slots, layout).as_json())

@@ -18,10 +18,12 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data.replay_buffers import TensorStorage
 
-from lightning_wm.data.index import damaged
+from lightning_wm.data import index
+from lightning_wm.data.index import EMPTY, damaged
 from lightning_wm.data.schema import Field
 from lightning_wm.errors import DiskError, UserError, is_full, unwritable
 from lightning_wm.runs.disk import sync
+from lightning_wm.runs.files import write_json
 from lightning_wm.runs.untrusted import refuse_shared
 
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # file systems that cannot reserve
@@ -128,6 +130,31 @@ class MappedStorage(TensorStorage):  # type: ignore[misc]
         stop = min(start + rows, self.max_size)
         rest = rows - (stop - start)
         return [(start, stop), (0, rest)] if rest else [(start, stop)]
+
+
+def opened(folder: Path, fields: dict[str, Field], capacity: int, slots: int) -> MappedStorage:
+    """The storage in a folder, which is made where there is none; one that is there keeps its own `slots`.
+
+    Raises:
+        UserError: the folder is damaged, or was made for something else.
+        DiskError: the file system refuses.
+    """
+    if not (folder / "index.json").exists():
+        _make(folder, fields, capacity, slots)
+    return MappedStorage(folder, fields, capacity, index.read_slots(folder, capacity, fields))
+
+
+def _make(folder: Path, fields: dict[str, Field], capacity: int, slots: int) -> None:
+    """Make an empty folder; the index comes last, so that a half-made folder is made again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if (folder / "commit.json").exists() and index.read_commit(folder).begun:
+        raise damaged(folder, "index.json is missing")
+    make_files(folder, fields, slots)
+    index.write_commit(folder, EMPTY)
+    write_json(folder / "index.json", index.layout(capacity, slots, fields).as_json())
 
 
 def make_files(folder: Path, fields: dict[str, Field], slots: int) -> None:
