@@ -7,6 +7,7 @@ import torch
 from scipy.stats import chisquare
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from torch import Tensor
 from torchrl.objectives.value import TD0Estimator
 
 from lightning_wm.data import Replay, Transitions, Windows
@@ -121,3 +122,45 @@ def test_windows_are_what_replay_draws() -> None:
     replay = Replay.create(None, STATE, 100)
     fill(replay, [40, 20])
     assert (Windows(8, 10).sample(replay, keyed(3)) == replay.sample(8, 10, keyed(3))).all()
+
+
+def test_stacked_frames_by_hand() -> None:
+    """Rows 5 to 8 and 9 to 12 are episodes, rows 0 to 4 are gone: no frame of another episode, nor of what is gone."""
+    replay = Replay.create(None, BOTH, capacity=8, slack=3)
+    for rows, first in ((5, 0), (4, 5), (4, 9)):
+        replay.extend(episode(rows, first, BOTH))
+    batch = Transitions(400, steps=2, frames=3).sample(replay, keyed())
+    assert batch["pixels"].shape == batch["next", "pixels"].shape == (400, 9, 4, 5)
+    stacks = {int(row["observation"][0]): row for row in batch}
+    expected = {
+        # start: its three frames, and those of the observation that two steps, or fewer, lead to
+        5: ([5, 5, 5], [5, 6, 7]),
+        6: ([5, 5, 6], [6, 7, 8]),
+        7: ([5, 6, 7], [6, 7, 8]),
+        9: ([9, 9, 9], [9, 10, 11]),
+        10: ([9, 9, 10], [10, 11, 12]),
+        11: ([9, 10, 11], [10, 11, 12]),
+    }
+    assert {start: _frames(row["pixels"]) for start, row in stacks.items()} == {k: v[0] for k, v in expected.items()}
+    later = {start: _frames(row["next", "pixels"]) for start, row in stacks.items()}
+    assert later == {start: frames for start, (_, frames) in expected.items()}
+
+
+def _frames(stacked: Tensor) -> list[int]:
+    """The rows whose pictures, each of one brightness, are the frames of an observation `[9, 4, 5]`."""
+    frames = stacked.unflatten(0, (3, 3)).flatten(1)
+    assert bool((frames == frames[:, :1]).all())
+    return frames[:, 0].tolist()
+
+
+def test_frames_of_an_episode_whose_beginning_is_overwritten() -> None:
+    replay = Replay.create(None, BOTH, capacity=6, slack=3)
+    replay.extend(episode(4, 0, BOTH))
+    replay.extend(episode(5, 4, BOTH))  # rows 3 to 8 are left
+    batch = Transitions(200, frames=3).sample(replay, keyed())
+    stacks = {int(row["observation"][0]): _frames(row["pixels"]) for row in batch}
+    assert stacks == {4: [4, 4, 4], 5: [4, 4, 5], 6: [4, 5, 6], 7: [5, 6, 7]}
+    replay.extend(episode(3, 9, BOTH))  # rows 6 to 11 are left: the first of their episode is gone
+    batch = Transitions(200, frames=3).sample(replay, keyed())
+    stacks = {int(row["observation"][0]): _frames(row["pixels"]) for row in batch}
+    assert stacks == {6: [6, 6, 6], 7: [6, 6, 7], 9: [9, 9, 9], 10: [9, 9, 10]}

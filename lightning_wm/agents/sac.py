@@ -1,8 +1,9 @@
-"""Soft actor-critic from the state vector: TorchRL's loss, networks and target update."""
+"""Soft actor-critic on TorchRL's loss, networks and target update; from the state vector, and for those from pixels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -15,7 +16,7 @@ from torchrl.objectives import SACLoss, SoftUpdate
 
 from lightning_wm import rng
 from lightning_wm.agents.base import AgentConfig, BaseAgent
-from lightning_wm.agents.memoryless import policy_actor
+from lightning_wm.agents.memoryless import LastFrames, Memoryless, policy_actor
 from lightning_wm.config.fields import Count, Factor, Positive, settings
 from lightning_wm.config.schema import EPISODE
 from lightning_wm.data.views import Transitions
@@ -58,33 +59,29 @@ class SACConfig(AgentConfig):
     """Entropy in nats that the temperature is steered to; null: -A."""
 
 
-@register("agent", "sac")
-class SAC(BaseAgent):
-    """Soft actor-critic with twin critics and automatic temperature (arXiv:1812.05905).
+class SoftActorCritic(BaseAgent):
+    """Twin critics, a tanh-normal policy and an automatic temperature (arXiv:1812.05905), whatever they see.
 
     Args:
         config: networks and how they are optimised.
-        spaces: O numbers seen, A actions.
+        spaces: what is seen, and A actions.
         seed: of the stream model.
 
     Raises:
-        UserError: there is no state vector.
+        UserError: it cannot learn from what is seen.
     """
 
-    Config = SACConfig
+    Loss: ClassVar[type[SACLoss]] = SACLoss
     config: SACConfig
 
-    def __init__(self, config: SACConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
-        super().__init__(config or SACConfig(), seed)
+    def __init__(self, config: SACConfig, spaces: Spaces | None = None, seed: int = 0) -> None:
+        super().__init__(config, seed)
         c = self.config
-        if spaces is None or spaces.observation is None or spaces.pixels is not None:
-            raise UserError("agent=sac learns from the state vector alone; type observation=state")
-        self.spaces = spaces
-        actor = policy_network(c, spaces.observation, spaces.action)
-        critic = critic_network(c, spaces.observation + spaces.action)
-        target = -float(spaces.action) if c.target_entropy is None else c.target_entropy
-        self.loss = SACLoss(actor, critic, loss_function="l2", alpha_init=c.temperature, target_entropy=target)
-        self.loss.make_value_estimator(gamma=c.discount)
+        self.spaces = self.checked(spaces)
+        actor, critic = self.networks()
+        target = -float(self.spaces.action) if c.target_entropy is None else c.target_entropy
+        self.loss = self.Loss(actor, critic, loss_function="l2", alpha_init=c.temperature, target_entropy=target)
+        self.loss.make_value_estimator(**self.estimator())
         self.follow = SoftUpdate(self.loss, tau=c.tau)
 
     @classmethod
@@ -92,14 +89,50 @@ class SAC(BaseAgent):
         """The agent of a whole configuration.
 
         Raises:
-            UserError: there is no state vector, or n steps are more than an episode has.
+            UserError: it cannot learn from what is seen, or n steps are more than an episode has.
         """
         limit, steps = config.task.max_decisions, config.agent.steps
         if limit is None and config.task.name.startswith("dmc/"):
             limit = EPISODE // config.task.action_repeat
         if limit is not None and steps > limit:
-            raise UserError(f"agent.steps={steps}: an episode has {limit} agent steps; expected at most {limit}")
+            raise UserError(
+                f"agent.steps={steps}: an episode has {limit} agent steps; expected at most {limit}; type agent.steps=3"
+            )
         return cls(config.agent, spaces, config.seed)
+
+    # ---- what is seen
+
+    @abstractmethod
+    def checked(self, spaces: Spaces | None) -> Spaces:
+        """The spaces.
+
+        Raises:
+            UserError: it cannot learn from what is seen.
+        """
+
+    @abstractmethod
+    def networks(self) -> tuple[ProbabilisticActor, ValueOperator]:
+        """Policy and critic, which read the entries that `rows` makes."""
+
+    @abstractmethod
+    def rows(self, batch: TensorDictBase) -> TensorDictBase:
+        """What the losses are taken of, from transitions `[B]`."""
+
+    @abstractmethod
+    def seen(self, state: State) -> Tensor:
+        """What the policy's network sees of a state `[M, ...]`."""
+
+    @abstractmethod
+    def memory(self, like: Tensor) -> Memoryless | LastFrames:
+        """What of the past is a state when it acts."""
+
+    def beside(self, batch: TensorDictBase, rows: TensorDictBase) -> dict[str, Tensor]:
+        """Losses of what is learned beside actor and critics; nothing here."""
+        return {}
+
+    def estimator(self) -> dict[str, Any]:
+        """Of the critics' targets; see TorchRL's `LossModule.make_value_estimator`."""
+        return {"gamma": self.config.discount}
 
     def view(self, config: ReplayConfig) -> Transitions:
         """n-step transitions."""
@@ -120,26 +153,33 @@ class SAC(BaseAgent):
     # ---- learning
 
     def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
-        """The three losses from transitions `[B]`; each has a gradient in its own part alone."""
+        """The losses from transitions `[B]`; those of actor, critic and temperature each move their own part alone."""
         return self.measure(batch, self.global_step, self.global_rank)
 
     def measure(self, batch: TensorDictBase, number: int, rank: int = 0) -> dict[str, Tensor]:
         """Losses of update `number`; TorchRL draws its actions from torch's global state."""
         with rng.scope(self.seed, "model", rank, number):
-            measured = self.loss(batch.copy())
+            rows = self.rows(batch)
+            measured = self.loss(rows)
+            beside = self.beside(batch, rows)
         return {
             "loss/actor": measured["loss_actor"],
             "loss/critic": measured["loss_qvalue"],
             "loss/temperature": measured["loss_alpha"],
             "policy/temperature": measured["alpha"].detach(),
             "policy/entropy": measured["entropy"].detach(),
+            **beside,
         }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Update, and let the slow critics follow unless the update was skipped."""
+        """Update, and let the slow copies follow unless the update was skipped."""
         super().optimizer_step(*args, **kwargs)
         if not self.guard.streak:
-            self.follow.step()
+            self.follow_slowly()
+
+    def follow_slowly(self) -> None:
+        """Move every slow copy towards what it is a copy of."""
+        self.follow.step()
 
     # ---- acting
 
@@ -147,14 +187,48 @@ class SAC(BaseAgent):
         self, planner: Planner | None, seed: int = 0, rank: int = 0, noise: float = 0.0, explore: bool = False
     ) -> WorldModelActor:
         """What plays by the policy; see `protocols.Agent`."""
-        like = self.loss.log_alpha.detach()
-        return policy_actor("sac", self._policy_of, self.spaces, like, planner, seed, rank, noise)
+        memory = self.memory(self.loss.log_alpha.detach())
+        return policy_actor(self.config.name, self._policy_of, memory, planner, seed, rank, noise)
 
     def _policy_of(self, state: State) -> Distribution:
         with self.loss.actor_network_params.to_module(self.loss.actor_network):
-            loc, scale = self.loss.actor_network[0].module(state["observation"])
+            loc, scale = self.loss.actor_network[0].module(self.seen(state))
         squashed: Distribution = TanhNormal(loc, scale)
         return squashed
+
+
+@register("agent", "sac")
+class SAC(SoftActorCritic):
+    """Soft actor-critic from the state vector of O numbers; see `SoftActorCritic`."""
+
+    Config = SACConfig
+
+    def __init__(self, config: SACConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
+        super().__init__(config or SACConfig(), spaces, seed)
+
+    def checked(self, spaces: Spaces | None) -> Spaces:
+        """The spaces, which have a state vector alone."""
+        if spaces is None or spaces.observation is None or spaces.pixels is not None:
+            raise UserError("agent=sac learns from the state vector alone; type observation=state")
+        return spaces
+
+    def networks(self) -> tuple[ProbabilisticActor, ValueOperator]:
+        """Policy and critic of the state vector."""
+        assert self.spaces.observation is not None
+        actor = policy_network(self.config, self.spaces.observation, self.spaces.action)
+        return actor, critic_network(self.config, self.spaces.observation + self.spaces.action)
+
+    def rows(self, batch: TensorDictBase) -> TensorDictBase:
+        """The transitions as they are."""
+        return batch.copy()
+
+    def seen(self, state: State) -> Tensor:
+        """The state vector `[M, O]`."""
+        return state["observation"]
+
+    def memory(self, like: Tensor) -> Memoryless:
+        """The state vector is all."""
+        return Memoryless(self.spaces, like)
 
 
 def _network(config: SACConfig, inputs: int, outputs: int) -> MLP:
@@ -162,13 +236,24 @@ def _network(config: SACConfig, inputs: int, outputs: int) -> MLP:
     return MLP(inputs, outputs, depth=config.layers, num_cells=config.units, activation_class=nn.ReLU, **norm)
 
 
-def policy_network(config: SACConfig, observation: int, action: int) -> ProbabilisticActor:
-    """From O numbers to a tanh-normal over A actions."""
-    network = nn.Sequential(_network(config, observation, 2 * action), NormalParamExtractor())
-    module = TensorDictModule(network, in_keys=["observation"], out_keys=["loc", "scale"])
+def policy_network(
+    config: SACConfig, inputs: int, action: int, entry: str = "observation", first: nn.Module | None = None
+) -> ProbabilisticActor:
+    """From numbers to a tanh-normal over A actions.
+
+    Args:
+        config: of the network.
+        inputs: numbers that its hidden layers see.
+        action: A.
+        entry: of a batch, which it reads.
+        first: what comes before the hidden layers.
+    """
+    before = [] if first is None else [first]
+    network = nn.Sequential(*before, _network(config, inputs, 2 * action), NormalParamExtractor())
+    module = TensorDictModule(network, in_keys=[entry], out_keys=["loc", "scale"])
     return ProbabilisticActor(module, in_keys=["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True)
 
 
-def critic_network(config: SACConfig, inputs: int) -> ValueOperator:
-    """From O+A numbers to a value; the loss makes two of it."""
-    return ValueOperator(_network(config, inputs, 1), in_keys=["observation", "action"])
+def critic_network(config: SACConfig, inputs: int, entry: str = "observation") -> ValueOperator:
+    """From numbers, actions among them, to a value; the loss makes two of it."""
+    return ValueOperator(_network(config, inputs, 1), in_keys=[entry, "action"])

@@ -65,7 +65,7 @@ def ours(config: sac.SACConfig, batch: TensorDict) -> Call:
         for part, norm in zip(parts, norms, strict=True):
             nn.utils.clip_grads_with_norm_(part, CLIP, norm, foreach=True)
         optimiser.step()
-        agent.follow.step()
+        agent.follow_slowly()
 
     return update
 

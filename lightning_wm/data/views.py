@@ -52,6 +52,9 @@ class Transitions:
     - `discount` = discount^m, the factor of the next value, and `steps_to_next_obs` = m, by which TorchRL's value
       estimators find it themselves.
 
+    With k frames, `pixels` are `[B, 3k, X, Y]`: the k newest pictures of the episode, the oldest first. Where it has
+    not yet had as many, or replay no longer holds them, the first one stands in for those before it.
+
     Every entry but the observations and the action is `[B, 1]` (Sutton 1988; n-step returns as in Rainbow, Hessel
     et al. 2018, section "Multi-step learning").
     """
@@ -62,9 +65,11 @@ class Transitions:
     """n: decisions, at most."""
     discount: float = 0.99
     """Factor per decision, in [0, 1]."""
+    frames: int = 1
+    """k: pictures in one observation."""
 
     def __post_init__(self) -> None:
-        counts = {"batch": self.batch, "steps": self.steps}
+        counts = {"batch": self.batch, "steps": self.steps, "frames": self.frames}
         faults = [f"{name}={value}: expected at least 1" for name, value in counts.items() if value < 1]
         if not 0.0 <= self.discount <= 1.0:
             faults.append(f"discount={self.discount}: expected a number in [0, 1]")
@@ -96,11 +101,11 @@ class Transitions:
         cut = (ends == last)[:, None] | storage.pick("is_init", (ends + 1).clamp(max=last))
         return TensorDict(
             {
-                **_seen(storage, starts),
+                **self._seen(storage, first, starts),
                 "action": storage.pick("action", starts + 1),
                 "next": TensorDict(
                     {
-                        **_seen(storage, ends),
+                        **self._seen(storage, first, ends),
                         "reward": (rewards * factors[:-1] * counted).sum(1, keepdim=True).float(),
                         "terminated": terminated,
                         "done": terminated | cut,
@@ -122,6 +127,17 @@ class Transitions:
             ended = storage.pick("is_init", starts + 1)[:, 0]
         return starts
 
+    def _seen(self, storage: MappedStorage, first: int, rows: Tensor) -> dict[str, Tensor]:
+        """What is seen at rows `[B]`."""
+        seen = {name: storage.pick(name, rows) for name in OBSERVATIONS if name in storage.tensors and name != "pixels"}
+        if "pixels" in storage.tensors:
+            stacked = storage.pick("pixels", self._stacked(storage, first, rows))  # B, k, 3, X, Y
+            seen["pixels"] = stacked.flatten(1, 2)
+        return seen
 
-def _seen(storage: MappedStorage, rows: Tensor) -> dict[str, Tensor]:
-    return {name: storage.pick(name, rows) for name in OBSERVATIONS if name in storage.tensors}
+    def _stacked(self, storage: MappedStorage, first: int, rows: Tensor) -> Tensor:
+        """The rows `[B, k]` of the frames that are seen at rows `[B]`, the oldest first."""
+        before = (rows[:, None] - torch.arange(self.frames - 1)).clamp(min=first)  # B, k-1: the newest first
+        inside = (before > first) & ~storage.pick("is_init", before)[..., 0]  # whether the frame before it counts
+        lags = torch.nn.functional.pad(inside.cumprod(1).cumsum(1), (1, 0))  # B, k
+        return (rows[:, None] - lags).flip(1)

@@ -16,7 +16,7 @@ from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.models.config import Activation
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.heads import TwoHotHead
-from lightning_wm.models.networks import mlp
+from lightning_wm.models.networks import follow, mlp
 
 
 @settings("agent.actor")
@@ -167,10 +167,9 @@ class Critics(nn.Module):
         """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`, summed over the critics."""
         return torch.stack([member.loss(features, target) for member in self.members]).sum(0)  # type: ignore[operator]
 
-    @torch.no_grad()
     def follow(self, online: Critics) -> None:
         """Move towards another's weights: w <- decay w + (1 - decay) w_online."""
-        torch._foreach_lerp_(list(self.parameters()), list(online.parameters()), 1.0 - self.config.decay)
+        follow(self, online, 1.0 - self.config.decay)
 
 
 def _shrink(network: nn.Sequential, factor: float) -> None:

@@ -64,7 +64,7 @@ class Scaling:
 def centred(pixels: Tensor, bits: int, generator: torch.Generator | None) -> Tensor:
     """uint8 to [-0.5, 0.5]; fewer than 8 bits are dequantised with uniform noise (its mean without a generator)."""
     if bits == 8:
-        return pixels.float() / 255.0 - 0.5
+        return pixels.to(torch.float32, copy=True).div_(255.0).sub_(0.5)
     level = torch.bitwise_right_shift(pixels, 8 - bits).float()
     jitter: Tensor | float = 0.5
     if generator is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,3 +55,9 @@ def mlp(
 def perceptron(c: ModelConfig, inputs: int, outputs: int | None, layers: int | None = None) -> nn.Sequential:
     """`mlp` as a model's settings have it, of `layers` hidden layers where it says how many."""
     return mlp(inputs, c.units, c.layers if layers is None else layers, outputs, c.activation, c.norm, c.norm_kind)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, online: nn.Module, share: float) -> None:
+    """Move a slow copy's weights towards another's: w <- (1 - share) w + share w_online."""
+    torch._foreach_lerp_(list(slow.parameters()), list(online.parameters()), share)
