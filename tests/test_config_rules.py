@@ -345,3 +345,26 @@ def test_sketches_are_what_is_registered(kind: str) -> None:
         assert sketch is not None, name
         assert described(sketch) == described(cls)
         assert repr(sketch()) == repr(cls())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "name: planet\nwith: 5\n",
+            r"agent=mine: with has 5 \(in .*mine\.yaml\); .*write with: \{replay: \{batch: 256\}\}",
+        ),
+        ("name: planet\nwith: [replay]\n", r"agent=mine: with has \['replay'\]"),
+        ("name: planet\nwith: {agent: {clip: 5.0}}\n", r"agent=mine: with has its own agent"),
+        ("name: planet\nwith: {replai: {batch: 5}}\n", r"replai.*mine\.yaml.*did you mean 'replay'"),
+        ("name: planet\nwith: {replay: {batch: none}}\n", r"replay\.batch=none \(in .*mine\.yaml\)"),
+    ],
+)
+def test_what_goes_with_an_agent_is_checked(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, shipped = tmp_path / "mine.yaml", compose.group_file
+    path.write_text(text)
+    monkeypatch.setattr(compose, "group_file", lambda group, name: path if name == "mine" else shipped(group, name))
+    with pytest.raises(ConfigError, match=said):
+        load(["recipe=quickstart", "agent=mine"])

@@ -158,5 +158,5 @@ def test_what_it_refuses() -> None:
         agent(crop=13)
     with pytest.raises(UserError, match="nothing is left of an image of 10 x 10"):
         agent(encoder=FrameEncoderConfig(depth=4, strides=[2, 2, 2, 2]))
-    with pytest.raises(UserError, match="agent=curl learns no model.*type planner=policy"):
+    with pytest.raises(UserError, match=r"agent=curl learns no model.*type planner=policy"):
         agent().actor(None)

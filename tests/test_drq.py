@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from lightning_wm import load_actor, rng

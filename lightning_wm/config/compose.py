@@ -309,7 +309,13 @@ class Composition:
                 f"known: {', '.join(choices(group))}{hint(name, choices(group))}"
             )
         own: dict[str, Any] = self._read(path, ()) if path else {"name": name}
-        beside: dict[str, Any] = own.pop("with", {}) if group in PARTS else {}
+        beside = own.pop("with", {}) if group in PARTS else {}
+        if not isinstance(beside, Mapping) or group in beside:
+            shows = f"its own {group}" if isinstance(beside, Mapping) else repr(beside)
+            raise UserError(
+                f"{group}={name}: with has {shows} (in {shown(path) if path else where}); expected keys of other "
+                "groups; write with: {replay: {batch: 256}}"
+            )
         tree = {**beside, group: own}
         return Layers.of(tree, shown(path) if path else where, before, [group] if group in PARTS else [])
 
