@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from lightning_wm.config import load
+from lightning_wm.protocols import Spaces
+from lightning_wm.registry import build
 from lightning_wm.study.__main__ import main
+from lightning_wm.study.grid import cells, read_study, study_file
+from lightning_wm.training.experiment import build_agent
 
 TEXT = """\
 arms:
@@ -71,3 +76,23 @@ def test_a_stopped_study_goes_on_and_a_finished_one_starts_nothing(tmp_path, cap
     assert main(["status", *given]) == 0
     assert "plain/seed0" in (line := capsys.readouterr().out)
     assert "finished" in line
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_every_arm_of_the_papers_comparison_can_be_built(size, tmp_path):
+    made = cells(read_study(study_file("paper"), size), tmp_path)
+    assert {cell.seed for cell in made} == set(range({"small": 2, "full": 5}[size]))
+    agents = set()
+    for cell in made:
+        if cell.seed == 0:
+            typed = [token for token in cell.arguments if not token.startswith("run=")]
+            config = load([*typed, "smoke=true", "trainer.accelerator=cpu"]).config
+            side, kind = config.observation.render.size, config.observation.kind
+            seen = {"observation": 4} if kind == "state" else {"pixels": (3, side, side)}
+            agent = build_agent(config, Spaces(action=2, **seen))
+            agent.actor(build("planner", config.planner))
+            agents.add((kind, config.agent.name, config.planner.name))
+    kinds = {kind for kind, *_ in agents}
+    assert kinds == ({"state", "pixels"} if size == "small" else {"pixels"})
+    assert {name for _, name, _ in agents} == {"planet", "dreamer", "curl", "sac" if size == "small" else "drq"}
+    assert {name for *_, name in agents} == {"grad_mpc", "cem", "policy", "policy_grad_mpc"}
