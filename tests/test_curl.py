@@ -11,10 +11,18 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.agents.curl import CURL, CURLConfig, contrast
+from lightning_wm.config import ObservationConfig, TaskConfig
+from lightning_wm.config.schema import RenderConfig
+from lightning_wm.data import Replay, Transitions
+from lightning_wm.envs import make_env
+from lightning_wm.envs import spaces as env_spaces
 from lightning_wm.errors import UserError
 from lightning_wm.models.frame_encoder import FrameEncoderConfig
 from lightning_wm.models.losses import summed
+from lightning_wm.models.networks import follow
 from lightning_wm.planners.policy import PolicyOnly
+from lightning_wm.playing.play import play
+from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Spaces
 
 SPACES = Spaces(action=2, pixels=(3, 12, 12))
@@ -103,6 +111,53 @@ def test_without_the_contrastive_loss() -> None:
     assert set(curl.measure(batch(), 0)) == {
         "loss/actor", "loss/critic", "loss/temperature", "policy/temperature", "policy/entropy",
     }  # fmt: skip
+
+
+# ---- on real frames
+
+
+def cartpole_frames(size: int, episodes: int) -> Replay:
+    """Random episodes of cartpole_swingup as pictures."""
+    env = make_env(TaskConfig("dmc/cartpole_swingup", 8), ObservationConfig("pixels", RenderConfig(size=size)))
+    replay, actor = Replay.create(None, env_spaces(env), 2000), RandomActor(1, 1)
+    for seed in range(episodes):
+        for played in play(env, actor, [seed], True):
+            replay.extend(played.transitions)
+    env.close()
+    return replay
+
+
+def test_it_tells_pictures_of_replay_apart() -> None:
+    """Above 90 % of batches of 8 (chance is 12.5 %) whose pictures differ by half a level of 255 on average."""
+    replay = cartpole_frames(48, episodes=6)
+    curl = agent(
+        Spaces(action=1, pixels=(3, 48, 48)), crop=46, encoder_tau=0.1, units=8,
+        encoder=FrameEncoderConfig(depth=16, strides=[2, 2, 1]),
+    )  # fmt: skip
+    assert curl.similarity is not None
+    optimiser = torch.optim.Adam([*curl.encoder.parameters(), curl.similarity], lr=2e-3)
+
+    def told(number: int, size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn = Transitions(size, frames=3).sample(replay, rng.generator(0, "replay", number))
+        with rng.scope(0, "model", number):
+            seen = curl.encoder(curl.encoder.scaled(curl.augmented(drawn["pixels"])))
+            return drawn["pixels"], curl.beside(drawn, TensorDict({"embedding": seen}, drawn.batch_size))
+
+    for number in range(800):
+        _, measured = told(number, 16)
+        optimiser.zero_grad()
+        measured["loss/contrast"].backward()
+        optimiser.step()
+        follow(curl.slow_encoder, curl.encoder, curl.config.encoder_tau)
+    accuracies = []
+    for number in range(10**6, 10**6 + 80):
+        pixels, measured = told(number, 8)
+        flat = pixels.flatten(1).float()
+        apart = torch.cdist(flat, flat, p=1) / flat.shape[1] + 10 * torch.eye(8)
+        if float(apart.min()) > 0.5:  # the cart at rest, or the same transition twice, cannot be told apart
+            accuracies.append(float(measured["contrast/accuracy"]))
+    assert len(accuracies) > 10
+    assert sum(accuracies) / len(accuracies) > 0.9
 
 
 # ---- acting

@@ -12,7 +12,7 @@ from torchrl.objectives.value import TD0Estimator
 
 from lightning_wm.agents.augmentation import random_shift
 from lightning_wm.agents.pixel_sac import PixelSAC, PixelSACConfig
-from lightning_wm.config.fields import Count, Factor, Natural, settings
+from lightning_wm.config.fields import Count, Factor, Natural, Positive, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.frame_encoder import FrameEncoderConfig
 from lightning_wm.protocols import Spaces
@@ -24,6 +24,8 @@ class DrQConfig(PixelSACConfig):
     """Networks and how they are optimised."""
 
     name: str = "drq"
+    alpha_learning_rate: Positive = 1e-3
+    """Adam's step size of the temperature's logarithm."""
     encoder: FrameEncoderConfig = field(default_factory=lambda: FrameEncoderConfig(squash=True))
     encoder_tau: Factor = 0.005
     """Share of the encoder in its slow copy at each update."""
