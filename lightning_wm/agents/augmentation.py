@@ -25,7 +25,7 @@ def random_crop(images: Tensor, size: int) -> Tensor:
 
     Drawn from torch's global state.
     """
-    top, left = (torch.randint(side - size + 1, (len(images),)) for side in images.shape[2:])
+    top, left = (torch.randint(side - size + 1, (len(images),), device="cpu") for side in images.shape[2:])
     return windows(images, top, left, (size, size))
 
 
@@ -40,7 +40,7 @@ def random_shift(images: Tensor, most: int) -> Tensor:
 
     Drawn from torch's global state.
     """
-    top, left = (torch.randint(2 * most + 1, (len(images),)) for _ in range(2))
+    top, left = (torch.randint(2 * most + 1, (len(images),), device="cpu") for _ in range(2))
     padded = _with_edges(_with_edges(images, most, 2), most, 3)
     return windows(padded, top, left, (images.shape[2], images.shape[3]))
 
