@@ -14,7 +14,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lightning_wm import load_actor, rng
-from lightning_wm.agents.sac import SAC, SACConfig
+from lightning_wm.agents.sac import SAC
+from lightning_wm.agents.soft_actor_critic import SACConfig
 from lightning_wm.config import compose
 from lightning_wm.config.load import load
 from lightning_wm.errors import UserError

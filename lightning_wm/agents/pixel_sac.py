@@ -13,7 +13,7 @@ from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import SACLoss
 
 from lightning_wm.agents.memoryless import LastFrames
-from lightning_wm.agents.sac import SACConfig, SoftActorCritic, critic_network, policy_network
+from lightning_wm.agents.soft_actor_critic import SACConfig, SoftActorCritic, critic_network, policy_network
 from lightning_wm.config import ReplayConfig
 from lightning_wm.config.fields import Count, Factor, Positive, settings
 from lightning_wm.data.views import Transitions

@@ -10,7 +10,8 @@ from torch import nn
 from torchrl.objectives import SACLoss, SoftUpdate
 
 from lightning_wm import rng
-from lightning_wm.agents import sac
+from lightning_wm.agents.sac import SAC
+from lightning_wm.agents.soft_actor_critic import SACConfig, critic_network, policy_network
 from lightning_wm.benchmarks.timing import Call, Setting, interleaved, row
 from lightning_wm.benchmarks.update import CLIP, STATE
 from lightning_wm.models.losses import summed
@@ -21,7 +22,7 @@ PEER = "torchrl SACLoss in a bare loop"
 def rows(setting: Setting) -> list[dict[str, Any]]:
     """Row `update/sac`: loss, gradient, clipping per part, guard, Adam and the slow critics; without replay."""
     size, units = (4, 8) if setting.smoke else (256, 256)
-    config, batch = sac.SACConfig(units=units), transitions(size)
+    config, batch = SACConfig(units=units), transitions(size)
     with rng.scope(0, "init"):
         calls = ours(config, batch), theirs(config, batch)
     with rng.scope(0, "model"):
@@ -49,9 +50,9 @@ def transitions(size: int) -> TensorDict:
     return TensorDict(content, [size])
 
 
-def ours(config: sac.SACConfig, batch: TensorDict) -> Call:
+def ours(config: SACConfig, batch: TensorDict) -> Call:
     """The agent's own steps, in the order of Lightning's automatic optimisation."""
-    agent = sac.SAC(config, STATE)
+    agent = SAC(config, STATE)
     optimiser: Any = agent.configure_optimizers()
 
     def update(number: int) -> None:
@@ -70,11 +71,11 @@ def ours(config: sac.SACConfig, batch: TensorDict) -> Call:
     return update
 
 
-def theirs(config: sac.SACConfig, batch: TensorDict) -> Call:
+def theirs(config: SACConfig, batch: TensorDict) -> Call:
     """TorchRL's loss over the same networks, one Adam, and its target update."""
     assert STATE.observation is not None
-    actor = sac.policy_network(config, STATE.observation, STATE.action)
-    critic = sac.critic_network(config, STATE.observation + STATE.action)
+    actor = policy_network(config, STATE.observation, STATE.action)
+    critic = critic_network(config, STATE.observation + STATE.action)
     loss = SACLoss(actor, critic, loss_function="l2", alpha_init=config.temperature, target_entropy=-STATE.action)
     loss.make_value_estimator(gamma=config.discount)
     follow = SoftUpdate(loss, tau=config.tau)

@@ -111,7 +111,9 @@ def action_box(task: str, space: Space) -> tuple[gymnasium.spaces.Box, NDArray[n
     from gymnasium.spaces import Box
 
     if not isinstance(space, Box):
-        raise UserError(f"task {task} takes actions of {space}, expected a Box; choose another task")
+        raise UserError(
+            f"task {task} takes actions of {space}, expected a Box; choose another task, e.g. task.name=gym/Pendulum-v1"
+        )
     if space.dtype.kind != "f":
         raise UserError(
             f"task {task} takes whole numbers as actions ({space}), expected a Box of floats; choose another task, or "
