@@ -20,9 +20,9 @@ class FrameEncoderConfig:
 
     depth: Count = 32
     """Channels of every convolution."""
-    strides: Annotated[list[Count], Field(min_length=1, description="a list of strides")] = field(
-        default_factory=lambda: [2, 1, 1, 1]
-    )
+    strides: Annotated[
+        list[Count], Field(min_length=1, description="one or more strides of at least 1", examples=[[2, 1, 1, 1]])
+    ] = field(default_factory=lambda: [2, 1, 1, 1])
     """Stride of each convolution; as many convolutions as there are strides."""
     features: Count = 50
     """Width of the vector that critics and policy see."""
