@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lightning_wm import config as configuration
 from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
+from lightning_wm.study.seeds import run, several
 
 if TYPE_CHECKING:
     from lightning_wm.runs.directory import RunDirectory
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, about in configuration.recipe_names():
             print(f"{name:28} {about}")
         return 0
+    if several(arguments):
+        return run(arguments)
     loaded = configuration.load(arguments)
     if "--print" in arguments:
         print(configuration.printed(loaded))

@@ -36,3 +36,15 @@ def locked(path: Path, instead: str) -> IO[str]:
     handle.write(f"process {os.getpid()} on {socket.gethostname()}")
     handle.flush()
     return handle
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process owns the file's folder."""
+    try:
+        with path.open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

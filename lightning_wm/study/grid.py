@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lightning_wm import config as configuration
+from lightning_wm.config import Config
 from lightning_wm.config.compose import root
 from lightning_wm.config.fields import Seed, settings
 from lightning_wm.config.store import laid
@@ -47,11 +49,19 @@ class Cell:
     arguments: tuple[str, ...]
     """Of `fit`."""
     env_steps: int
+    devices: int = 1
+    """Processes of the run."""
+    gpus: bool = False
+    """Whether each of them asks for a GPU."""
 
     @property
     def name(self) -> str:
         """`ARM/seedS`."""
         return f"{self.arm}/seed{self.seed}"
+
+    def beside(self, ending: str) -> Path:
+        """A file beside the run: its `log`, and the marks `finished` and `failed`."""
+        return self.run.parent / f"{self.run.name}.{ending}"
 
 
 def study_file(name: str) -> Path:
@@ -117,14 +127,21 @@ def cells(study: Study, out: Path) -> list[Cell]:
             continue
         for seed in study.seeds:
             run = out / name / f"seed{seed}"
-            faults += _foreign(run, {**loaded.tree, "seed": seed})
-            made.append(Cell(name, seed, run, (*tokens, f"seed={seed}", f"run={run}"), loaded.config.env_steps))
+            faults += foreign(run, {**loaded.tree, "seed": seed})
+            made.append(cell(name, seed, run, tokens, loaded.config))
     if faults:
         raise ConfigError(faults)
     return made
 
 
-def _foreign(run: Path, tree: dict[str, Any]) -> list[str]:
+def cell(arm: str, seed: int, run: Path, tokens: Sequence[str], config: Config) -> Cell:
+    """One run; `tokens` are those of `fit` without its seed and its place."""
+    trainer = config.trainer
+    arguments = (*tokens, f"seed={seed}", f"run={run}")
+    return Cell(arm, seed, run, arguments, config.env_steps, trainer.devices, trainer.accelerator in ("gpu", "cuda"))
+
+
+def foreign(run: Path, tree: dict[str, Any]) -> list[str]:
     """What keeps the run that lies there from being the cell's."""
     if not (run / "config.yaml").is_file():
         return []

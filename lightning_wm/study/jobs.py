@@ -1,4 +1,4 @@
-"""Cells as processes of this machine, some at a time."""
+"""Cells as processes, some at a time: on this machine, or wherever a launcher starts them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,63 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
+from lightning_wm.errors import Interrupted
 from lightning_wm.study.grid import Cell
-from lightning_wm.study.progress import finished, last_rows, line, mark_finished
+from lightning_wm.study.progress import finished, line, mark, overview, tail
+
+
+class Job(Protocol):
+    """A cell that runs."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        ...
+
+    def send_signal(self, number: int) -> None:
+        """Stop it, with a checkpoint."""
+        ...
+
+
+def process(cell: Cell) -> subprocess.Popen[bytes]:
+    """Start a cell's fit as a process of this machine, what it says in the cell's log."""
+    cell.run.parent.mkdir(parents=True, exist_ok=True)
+    with cell.beside("log").open("ab") as file:
+        # A session of its own: ^C in the terminal reaches the study only, which passes it on once.
+        return subprocess.Popen(
+            [sys.executable, "-m", "lightning_wm.fit", *cell.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+            start_new_session=True,
+        )
 
 
 @dataclass
-class Local:
+class Jobs:
     """Runs cells.
 
     Args:
         jobs: how many at a time.
         deadline: seconds since the epoch after which all are stopped, or None.
+        start: starts a cell.
         every: seconds between the lines of progress.
     """
 
     jobs: int
     deadline: float | None = None
+    start: Callable[[Cell], Job] = process
     every: float = 30.0
     received: int = 0
     """The signal that stops the study."""
     late: bool = False
     """Whether the deadline has stopped it."""
-    running: dict[subprocess.Popen[bytes], Cell] = field(default_factory=dict)
+    running: dict[Cell, Job] = field(default_factory=dict)
     failed: list[Cell] = field(default_factory=list)
 
     @property
@@ -49,65 +79,60 @@ class Local:
         try:
             while self.running or (waiting and not self.stopping):
                 while waiting and len(self.running) < self.jobs and not self.stopping:
-                    self._start(waiting.pop(0))
+                    cell = waiting.pop(0)
+                    self.running[cell] = self.start(cell)
                 self._reap()
                 if self.deadline is not None and time.time() >= self.deadline and not self.stopping:
                     self.late = True
                     self._pass_on(signal.SIGTERM)
                 if time.monotonic() - shown >= self.every:
                     shown = time.monotonic()
-                    self._show()
+                    self._show(cells)
                 time.sleep(0.2)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _start(self, cell: Cell) -> None:
-        cell.run.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "lightning_wm.fit", *cell.arguments]
-        with log(cell).open("ab") as file:
-            # A session of its own: ^C in the terminal reaches the study only, which passes it on once.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={"OMP_NUM_THREADS": "1", **os.environ},
-                start_new_session=True,
-            )
-        self.running[process] = cell
-
     def _reap(self) -> None:
-        for process, cell in list(self.running.items()):
-            code = process.poll()
+        for cell, job in list(self.running.items()):
+            code = job.poll()
             if code is None:
                 continue
-            del self.running[process]
-            if code == 0:
-                mark_finished(cell)
-            elif not (self.stopping and code in (130, 143, -self.received, -signal.SIGTERM)):
-                self.failed.append(cell)
-            print(line(cell, "finished" if code == 0 else f"exit {code}", last_rows(cell)), file=sys.stderr, flush=True)
+            del self.running[cell]
+            if not (self.stopping and code in (130, 143, -self.received, -signal.SIGTERM)):
+                mark(cell, code)
+                self.failed += [cell] if code else []
+            print(line(cell, "finished" if code == 0 else f"exit {code}", tail(cell)), file=sys.stderr, flush=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
-        for process in list(self.running):
-            process.send_signal(number)
+        for job in list(self.running.values()):
+            job.send_signal(number)
 
-    def _show(self) -> None:
-        for cell in self.running.values():
-            print(line(cell, "running", last_rows(cell)), file=sys.stderr, flush=True)
+    def _show(self, cells: Sequence[Cell]) -> None:
+        for cell in self.running:
+            print(line(cell, "running", tail(cell)), file=sys.stderr)
+        print(overview(cells, self.jobs), file=sys.stderr, flush=True)
 
+    def close(self) -> int:
+        """Say what failed and what was stopped; returns the exit code.
 
-def log(cell: Cell) -> Path:
-    """Where a cell's fit writes what it says."""
-    return cell.run.parent / f"{cell.run.name}.log"
+        Raises:
+            Interrupted: a signal has stopped the study.
+        """
+        for cell in self.failed:
+            print(f"failed: {cell.name}: {last_line(cell)} (log: {cell.beside('log')})", file=sys.stderr)
+        if self.late:
+            print("stopped at the time that until= names; the same command goes on", file=sys.stderr)
+        if self.received:
+            raise Interrupted(self.received)
+        return 1 if self.failed else 0
 
 
 def last_line(cell: Cell) -> str:
     """The last error of a cell's log."""
-    lines = [text for text in log(cell).read_text("utf-8", "replace").splitlines() if text.strip()]
+    lines = [text for text in cell.beside("log").read_text("utf-8", "replace").splitlines() if text.strip()]
     return next((text for text in reversed(lines) if text.startswith("error:")), lines[-1] if lines else "no output")

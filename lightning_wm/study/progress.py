@@ -1,11 +1,16 @@
-"""Where a cell stands, from what its run has on disk."""
+"""Where a cell stands, and how long the rest takes, from what the runs have on disk."""
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from lightning_wm.console.clock import clock
+from lightning_wm.runs.lock import is_locked
 from lightning_wm.study.grid import Cell
 
 TAIL = 1 << 14
@@ -13,40 +18,99 @@ TAIL = 1 << 14
 
 def finished(cell: Cell) -> bool:
     """Whether fit has ended well with at least as many env steps as are wanted now."""
-    mark = cell.run.parent / f"{cell.run.name}.finished"
     if not (cell.run / "config.yaml").is_file():
         return False
+    return _number(cell.beside("finished")) >= cell.env_steps
+
+
+def mark(cell: Cell, code: int) -> None:
+    """Note how fit has ended: that the cell need not be started again, or with which exit code it has failed."""
+    cell.beside("failed").unlink(missing_ok=True)
+    name, number = ("failed", code) if code else ("finished", cell.env_steps)
+    cell.beside(name).write_text(f"{number}\n", "utf-8")
+
+
+def state(cell: Cell) -> str:
+    """`finished`, `running`, `exit N` (it has failed), `stopped` or `waiting`."""
+    if finished(cell):
+        return "finished"
+    if is_locked(cell.run / "lock"):
+        return "running"
+    code = _number(cell.beside("failed"))
+    return f"exit {code}" if code > 0 else "stopped" if (cell.run / "config.yaml").is_file() else "waiting"
+
+
+def _number(path: Path) -> int:
     try:
-        return int(mark.read_text("utf-8")) >= cell.env_steps
+        return int(path.read_text("utf-8"))
     except (OSError, ValueError):
-        return False
+        return -1
 
 
-def mark_finished(cell: Cell) -> None:
-    """Note that the cell need not be started again."""
-    (cell.run.parent / f"{cell.run.name}.finished").write_text(f"{cell.env_steps}\n", "utf-8")
-
-
-def last_rows(cell: Cell) -> dict[str, Any]:
-    """The newest value of each metric at the end of the run's `metrics.jsonl`; empty where there is none yet."""
+def tail(cell: Cell) -> list[dict[str, Any]]:
+    """The rows at the end of the run's `metrics.jsonl`; none where there are none yet."""
     try:
         with (cell.run / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             lines = file.read().splitlines()
     except OSError:
-        return {}
-    merged: dict[str, Any] = {}
+        return []
+    rows = []
     for line in lines:
         try:
             row = json.loads(line)
         except ValueError:  # the first may be cut, the last half written
             continue
-        merged.update(row if isinstance(row, dict) else {})
-    return merged
+        rows += [row] if isinstance(row, dict) else []
+    return rows
 
 
-def line(cell: Cell, state: str, row: Mapping[str, Any]) -> str:
-    """One line of figures."""
+def line(cell: Cell, state: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """One line of figures, the newest value of each."""
+    row: dict[str, Any] = {}
+    for each in rows:
+        row.update(each)
     text = f"{cell.name:32} {state:9} {row.get('env_steps', 0):,}/{cell.env_steps:,} env steps"
     text += f" | {row.get('updates', 0):,} updates"
     return text + (f" | return {row['evaluation/return']:.1f}" if "evaluation/return" in row else "")
+
+
+# ---- how long the rest takes
+
+
+def seconds_left(cells: Sequence[Cell], jobs: int) -> float | None:
+    """Seconds until all cells are done, `jobs` at a time in their order; None before any has measured a pace.
+
+    A cell goes on at the pace of its own last turns; one that has none yet goes at the mean pace of its arm, or of the
+    whole study.
+    """
+    rows = {cell: tail(cell) for cell in cells}
+    paces = {cell: pace for cell in cells if (pace := _pace(rows[cell])) is not None}
+    if not paces:
+        return None
+    everywhere = mean(paces.values())
+    free = [0.0] * jobs
+    for cell in cells:
+        if finished(cell):
+            continue
+        arm = [pace for other, pace in paces.items() if other.arm == cell.arm]
+        pace = paces.get(cell, mean(arm) if arm else everywhere)
+        done = rows[cell][-1]["env_steps"] if rows[cell] else 0
+        heapq.heapreplace(free, free[0] + pace * max(0, cell.env_steps - done))
+    return max(free)
+
+
+def _pace(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds per env step over the end of a run."""
+    timed = [(row["seconds"], row["env_steps"]) for row in rows if "seconds" in row and "env_steps" in row]
+    if not timed:
+        return None
+    (begin, before), (end, after) = timed[0], timed[-1]
+    return (end - begin) / (after - before) if after > before and end > begin else None
+
+
+def overview(cells: Sequence[Cell], jobs: int) -> str:
+    """How many are finished, and the time left for the whole study."""
+    left = seconds_left(cells, jobs)
+    done = sum(finished(cell) for cell in cells)
+    return f"{done} of {len(cells)} runs finished" + ("" if left is None else f" | {clock(left)} left")

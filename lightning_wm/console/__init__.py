@@ -1,0 +1,1 @@
+"""What a person sees: durations, bars, the first lines of a run."""
