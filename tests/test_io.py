@@ -234,12 +234,12 @@ def test_the_revision_is_this_packages_own(tmp_path: Path, monkeypatch: pytest.M
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     commit = repository(ours, "lightning_wm")
     repository(theirs, "robots")
-    assert directory._revision(ours) == commit
-    assert directory._revision(theirs) is None
+    assert directory.revision(ours) == commit
+    assert directory.revision(theirs) is None
     installed = theirs / "venv" / "site-packages"
     installed.mkdir(parents=True)
-    assert directory._revision(installed) is None
+    assert directory.revision(installed) is None
     shutil.copy(ours / "pyproject.toml", installed)  # a copy of our files inside of somebody's repository
-    assert directory._revision(installed) is None
+    assert directory.revision(installed) is None
     monkeypatch.setenv("GIT_DIR", str(theirs / ".git"))  # as in a hook of theirs
-    assert directory._revision(ours) == commit
+    assert directory.revision(ours) == commit

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lightning_wm.info import processor
 from lightning_wm.runs.directory import environment
 from lightning_wm.runs.files import write_json
 
@@ -41,18 +42,10 @@ def save(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
     """Write `{machine, versions, revision, rows}` and what else is said about them."""
     surroundings = environment()
     machine = {
-        "processor": _processor(),
+        "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)),
         "threads": surroundings["threads"],
     }
     content = {"machine": machine, "versions": surroundings["versions"], "revision": surroundings["revision"]}
     write_json(path, {**content, **about, "rows": list(rows)})
-
-
-def _processor() -> str:
-    """The processor's name, from Linux where it says so."""
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -111,7 +111,7 @@ def environment() -> dict[str, Any]:
     """Versions, git revision and device of this process."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     versions = {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}
-    return {"versions": versions, "revision": _revision(TOP), "device": device, "threads": torch.get_num_threads()}
+    return {"versions": versions, "revision": revision(TOP), "device": device, "threads": torch.get_num_threads()}
 
 
 def _version(name: str) -> str | None:
@@ -121,7 +121,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _revision(top: Path) -> str | None:
+def revision(top: Path) -> str | None:
     """The commit of the checkout that this package is: not of a repository around it, nor of one that GIT_DIR names."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,9 @@ def _fit(cell: Cell, folder: str) -> int:
     os.chdir(folder)
     running = process(cell)
     try:
-        return running.wait()
+        while (code := running.poll()) is None:
+            time.sleep(0.2)  # Ray's KeyboardInterrupt does not end a wait for a process
+        return code
     except KeyboardInterrupt:  # what ray.cancel raises
         running.terminate()
         return running.wait()
