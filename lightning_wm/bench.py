@@ -128,19 +128,28 @@ def _measure(what: str, options: BenchOptions) -> None:
     setting = _setting(options)
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
-    for name in ALL if what == "all" else (what,):
-        module = importlib.import_module(f"lightning_wm.benchmarks.{name}")
-        print(f"measuring {name} …", file=sys.stderr)
-        try:
-            rows += module.rows(setting)
-        except UserError as error:
-            if what != "all":
-                raise
-            skipped[name] = str(error)  # a machine without GL has the other numbers all the same
-    report.show(report.table(rows), [f"{name} was left out: {why}" for name, why in skipped.items()])
-    path = Path(options.json or "bench.json")
-    report.save(path, rows, {"skipped": skipped, "run": options.run, "smoke": options.smoke})
-    print(path)
+    path, names = Path(options.json or "bench.json"), ALL if what == "all" else (what,)
+
+    def written() -> None:
+        report.show(report.table(rows), [f"{name} was left out: {why}" for name, why in skipped.items()])
+        report.save(path, rows, {"skipped": skipped, "run": options.run, "smoke": options.smoke})
+        print(path)
+
+    try:
+        for number, name in enumerate(names, 1):
+            module = importlib.import_module(f"lightning_wm.benchmarks.{name}")
+            print(f"measuring {name} ({number} of {len(names)}) …", file=sys.stderr)
+            try:
+                rows += module.rows(setting)
+            except UserError as error:
+                if what != "all":
+                    raise
+                skipped[name] = str(error)  # a machine without GL has the other numbers all the same
+    except BaseException:
+        if rows:  # what was measured is kept
+            written()
+        raise
+    written()
 
 
 def _setting(options: BenchOptions) -> Setting:
@@ -171,19 +180,25 @@ def _planner(options: BenchOptions, budgets: list[float]) -> None:
     from lightning_wm.benchmarks import report
     from lightning_wm.benchmarks.pareto import draw
     from lightning_wm.benchmarks.returns import Games, Played, compare, table
+    from lightning_wm.console.meter import Meter
+    from lightning_wm.playing.results import line
     from lightning_wm.runs.loading import load_run
 
     loaded = load_run(options.run, "last", options.plugins, options.trust)
     games = Games(options.episodes, options.seed, options.environments)
     path = Path(options.json) if options.json else loaded.run.path / "bench" / "planners.json"
     played: list[Played] = []
-    for newest in compare(loaded, options.planners, games, budgets, options.repeats or 3):
-        played.append(newest)
-        # A large planner plays for an hour: what is known by then is kept.
-        rows = [each.as_json(played[0].evaluation) for each in played]
-        report.save(path, rows, {"run": options.run, "budgets_ms": budgets})
-        print(f"{newest.label}: {newest.evaluation.mean:.1f}, saved in {path}", file=sys.stderr)
-    report.show(table(played))
+    try:
+        with Meter() as meter:
+            for newest in compare(loaded, options.planners, games, budgets, options.repeats or 3, meter):
+                played.append(newest)
+                # A large planner plays for an hour: what is known by then is kept.
+                rows = [each.as_json(played[0].evaluation) for each in played]
+                report.save(path, rows, {"run": options.run, "budgets_ms": budgets})
+                meter.say(line(newest.evaluation))
+    finally:
+        if played:
+            report.show(table(played))
     print(path)
     if budgets:
         picture = path.with_suffix(".png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import field, replace
 from pathlib import Path
@@ -13,9 +13,10 @@ from pydantic import Field
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import Count, Natural, settings
 from lightning_wm.config.schema import PerturbConfig
-from lightning_wm.errors import LightningWMError, exits
+from lightning_wm.errors import exits
 
 if TYPE_CHECKING:
+    from lightning_wm.console.meter import Meter
     from lightning_wm.protocols import Actor, PlannerSettings
     from lightning_wm.runs.evaluation_file import Evaluation
     from lightning_wm.runs.loading import LoadedRun
@@ -72,9 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in inspected(options, options.inspect):
             print(path)
         return 0
-    from lightning_wm.playing.results import show
-
-    show([result.as_json() for result in evaluate(options)])
+    for path in evaluate(options):
+        print(path)
     return 0
 
 
@@ -112,16 +112,38 @@ def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Contender], str]:
     return loaded, contenders, options.name or f"eval-{loaded.env_steps}-s{options.seed}{apart}"
 
 
-def evaluate(options: EvaluateOptions) -> list[Evaluation]:
-    """Play every planner and write its file; returns the evaluations in the order asked for."""
+def evaluate(options: EvaluateOptions) -> list[Path]:
+    """Play every planner, write its file and print the table; returns the paths of files and films.
+
+    Whatever ends it before the last planner has played, the table of those that have is printed.
+    """
+    from lightning_wm.console.meter import Meter
     from lightning_wm.playing.results import show
+
+    loaded, contenders, stem = _load(options)
+    files = [loaded.run.evaluations / f"{stem}-{each.name}.json" for each in contenders]
+    results: list[Evaluation] = []
+    try:
+        with Meter() as meter:
+            for result in _played(loaded, contenders, options, meter):
+                results.append(result)
+                result.save(files[len(results) - 1])
+    finally:
+        if results:
+            show([result.as_json() for result in results])
+    return files + (_films(loaded, contenders, options.seed, stem) if options.video else [])
+
+
+def _played(
+    loaded: LoadedRun, contenders: Sequence[Contender], options: EvaluateOptions, meter: Meter
+) -> Iterator[Evaluation]:
+    """The planners' evaluations, one after the other."""
+    from lightning_wm.playing.results import line
     from lightning_wm.training.evaluation import evaluate_planner
     from lightning_wm.training.experiment import environments
 
-    loaded, contenders, stem = _load(options)
-    results: list[Evaluation] = []
     with closing(environments(loaded.config)(min(options.environments, options.episodes))) as env:
-        for name, planner, actor in contenders:
+        for number, (name, planner, actor) in enumerate(contenders, 1):
             result = evaluate_planner(
                 loaded.config,
                 actor,
@@ -131,16 +153,11 @@ def evaluate(options: EvaluateOptions) -> list[Evaluation]:
                 seed=options.seed,
                 env_steps=loaded.env_steps,
                 checkpoint=loaded.checkpoint,
+                meter=meter,
+                label=f"{name} ({number} of {len(contenders)})",
             )
-            results.append(result)
-            try:
-                result.save(loaded.run.evaluations / f"{stem}-{name}.json")
-            except LightningWMError:  # what was played is not lost with the file
-                show([played.as_json() for played in results])
-                raise
-    if options.video:
-        _films(loaded, contenders, options.seed, stem)
-    return results
+            meter.say(line(result))
+            yield result
 
 
 def _names(planners: Sequence[PlannerSettings]) -> list[str]:
@@ -174,15 +191,17 @@ def inspected(options: EvaluateOptions, step: int) -> list[Path]:
     return files
 
 
-def _films(loaded: LoadedRun, contenders: Sequence[Contender], seed: int, stem: str) -> None:
+def _films(loaded: LoadedRun, contenders: Sequence[Contender], seed: int, stem: str) -> list[Path]:
     from lightning_wm.training.experiment import environments
     from lightning_wm.training.video import film
 
+    paths: list[Path] = []
     with closing(environments(loaded.config)(1)) as env:
         for name, _, actor in contenders:
             path = loaded.run.videos / f"{stem}-{name}.mp4"
             film(env, actor, seed, path)
-            print(path)
+            paths.append(path)
+    return paths
 
 
 if __name__ == "__main__":

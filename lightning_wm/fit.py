@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_wm import config as configuration
+from lightning_wm.console.banner import Banner
 from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
 from lightning_wm.study.seeds import run, several
 
@@ -34,14 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if several(arguments):
         return run(arguments)
-    loaded = configuration.load(arguments)
     if "--print" in arguments:
-        print(configuration.printed(loaded))
+        print(configuration.printed(configuration.load(arguments)))
         return 0
-    return _fit(loaded, arguments)
+    banner = Banner()
+    loaded = configuration.load(arguments, banner.begin)
+    banner.begin(loaded)
+    return _fit(loaded, arguments, banner)
 
 
-def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
+def _fit(loaded: configuration.Loaded, arguments: list[str], banner: Banner) -> int:
     from lightning_wm.runs.directory import RunDirectory
     from lightning_wm.runs.identity import run_directory
     from lightning_wm.runs.untrusted import check_folder
@@ -57,7 +60,7 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
     run.lock(f"lock-{rank}" if rank else "lock")  # one for each process, so that two never write the same replay
     try:
         with signals.listening(), requeued_when_preempted(signals, rank):
-            return _go(loaded, arguments, run, signals, rank)
+            return _go(loaded, arguments, run, signals, banner if rank == 0 else None)
     except (LightningWMError, Interrupted) as error:
         if rank and (isinstance(error, Interrupted) or error.everywhere):
             return 0  # Lightning kills rank 0, perhaps in the middle of its last words, where another rank fails
@@ -66,15 +69,20 @@ def _fit(loaded: configuration.Loaded, arguments: list[str]) -> int:
         run.unlock()
 
 
-def _go(loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, rank: int) -> int:
+def _go(
+    loaded: configuration.Loaded, arguments: list[str], run: RunDirectory, signals: Signals, banner: Banner | None
+) -> int:
+    """Train and close the run; only rank 0 has a banner."""
     from lightning_wm.training import resume
     from lightning_wm.training.closing import close_run
     from lightning_wm.training.experiment import build_experiment
 
-    saved = resume.newest(run) if rank else resume.prepare(run, loaded)
+    saved = resume.newest(run) if banner is None else resume.prepare(run, loaded)
     experiment = build_experiment(loaded.config, run, signals)
-    if rank == 0 and not run.exists():
-        run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
+    if banner is not None:
+        banner.built(experiment)
+        if not run.exists():
+            run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
     if saved is None or not resume.is_complete(saved[1], loaded.config.env_steps):
         checkpoint = None if saved is None else resume.hand_over(experiment, *saved)
         saved = None  # its memory is Lightning's now

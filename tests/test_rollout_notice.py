@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import gymnasium
 import numpy as np
 import pytest
-from rich.console import Console
 from torchrl.envs import GymWrapper, StepCounter, TransformedEnv
 
 from lightning_wm.envs import may_never_end
 from lightning_wm.fit import main as fit
-from lightning_wm.training.progress import RunProgress
-from lightning_wm.training.state import RunState
 
 NOTICE = "type e.g. task.max_decisions=1000"
 
@@ -57,14 +52,3 @@ def test_what_ends_an_environment_of_ones_own() -> None:
     assert not may_never_end(TransformedEnv(own, StepCounter(max_steps=5)))
     own.episode_limit = 50
     assert not may_never_end(TransformedEnv(own, StepCounter()))
-
-
-def test_progress_moves_within_a_round_of_episodes() -> None:
-    state = RunState(2000)
-    progress = RunProgress(state, console=Console(file=io.StringIO()))
-    state.phase = "collecting"
-    for _ in range(7):
-        state.decided()
-    assert progress.text(0.0).startswith("0/2,000 env steps (+7 decisions) | ")
-    state.phase = "learning"
-    assert progress.text(0.0).startswith("0/2,000 env steps | ")

@@ -16,8 +16,10 @@ from torchrl.envs import EnvBase
 from lightning_wm.benchmarks.budget import Measure, knobs, plan_milliseconds, within
 from lightning_wm.benchmarks.split import Split, measured
 from lightning_wm.config.store import parse
+from lightning_wm.console.meter import Meter
 from lightning_wm.errors import UserError
 from lightning_wm.planners.grad_mpc import GradMPCConfig
+from lightning_wm.playing.latency import latency
 from lightning_wm.playing.results import Evaluation, paired, written
 from lightning_wm.protocols import Actor, PlannerSettings
 from lightning_wm.registry import build
@@ -86,13 +88,19 @@ def planner_of(loaded: LoadedRun, written: str) -> PlannerSettings:
 
 
 def compare(
-    loaded: LoadedRun, written: Sequence[str], games: Games, budgets: Sequence[float] = (), plans: int = 3
+    loaded: LoadedRun,
+    written: Sequence[str],
+    games: Games,
+    budgets: Sequence[float] = (),
+    plans: int = 3,
+    meter: Meter | None = None,
 ) -> Iterator[Played]:
     """Play every planner as it is written, or once per budget with settings scaled to it, one after the other.
 
     Args:
         budgets: milliseconds per decision; none, and planners that nothing can be scaled of, play as they are.
         plans: plans that are timed to find the settings of a budget.
+        meter: shows how far they are.
     """
     configs = [(text, planner_of(loaded, text)) for text in written]
     actors = [_actor(loaded, config, games) for _, config in configs]  # all faults before the first game
@@ -100,17 +108,24 @@ def compare(
     with closing(environments(loaded.config)(min(games.environments, games.episodes))) as env:
         for (label, config), actor in zip(configs, actors, strict=True):
             if not (budgets and knobs(config)):
-                yield _play(loaded, label, config, actor, env, games)
+                yield _timed(_play(loaded, label, config, actor, env, games, meter), actor, env)
                 continue
             for budget in budgets:
                 scaled = _fitted(loaded, config, budget, measure, env, games)
-                played = _play(loaded, label, scaled, _actor(loaded, scaled, games), env, games)
-                yield dataclasses.replace(played, budget_ms=budget)
+                shown, actor = f"{label} in {budget:g} ms", _actor(loaded, scaled, games)
+                played = _timed(_play(loaded, shown, scaled, actor, env, games, meter), actor, env)
+                yield dataclasses.replace(played, label=label, budget_ms=budget)
 
 
 def _actor(loaded: LoadedRun, config: PlannerSettings, games: Games) -> Actor:
     """What plays with a planner; refuses one that asks for what the run has not learned."""
     return loaded.agent.actor(build("planner", config), seed=games.seed)
+
+
+def _timed(played: Played, actor: Actor, env: EnvBase) -> Played:
+    """With a decision alone timed, outside of what the parts of its games' decisions are counted in."""
+    alone = latency(env, actor, played.evaluation.seed)
+    return dataclasses.replace(played, evaluation=played.evaluation.model_copy(update={"latency_ms": alone}))
 
 
 def _fitted(
@@ -127,8 +142,18 @@ def _fitted(
     return scaled
 
 
-def _play(loaded: LoadedRun, label: str, config: PlannerSettings, actor: Actor, env: EnvBase, games: Games) -> Played:
-    play = partial(evaluate_planner, loaded.config, actor, config, env, seed=games.seed)
+def _play(
+    loaded: LoadedRun,
+    label: str,
+    config: PlannerSettings,
+    actor: Actor,
+    env: EnvBase,
+    games: Games,
+    meter: Meter | None = None,
+) -> Played:
+    play = partial(
+        evaluate_planner, loaded.config, actor, config, env, seed=games.seed, meter=meter, label=label, timed=False
+    )
     if isinstance(config, GradMPCConfig) and config.compile:  # compiling is no part of a decision
         play(episodes=1, env_steps=loaded.env_steps)
     with measured() as split:
@@ -149,9 +174,13 @@ def table(played: Sequence[Played]) -> Table:
     first = played[0].evaluation
     games = f"{len(first.returns)} episodes from seed {first.seed}"
     view = Table(title=f"{first.task}, {first.env_steps:,} env steps, {games}")
+    view.caption = (
+        "alone: ms from observation to action of one environment; ms, p95, model, gradient, rest: the planner's wall "
+        f"time for {first.environments} at once, over {first.environments}"
+    )
     for column in (
-        "planner", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "earned", "ms", "p95",
-        "model", "gradient", "rest", "model steps", "calls",
+        "planner", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "earned", "alone", "ms",
+        "p95", "model", "gradient", "rest", "model steps", "calls",
     ):  # fmt: skip
         view.add_column(column, justify="left" if column == "planner" else "right")
     for planner in played:
@@ -171,6 +200,7 @@ def _cells(played: Played, first: Evaluation) -> list[str]:
         "-" if e is first else written(*paired(first.returns, e.returns)),
         f"{np.mean(e.scores):.1f}" if e.scores else "-",
         f"{played.earned:.1f}" if e.scores else "-",
+        "-" if e.latency_ms is None else f"{e.latency_ms.median:.1f}",
         f"{e.ms_per_decision.median:.1f}",
         f"{e.ms_per_decision.p95:.1f}",
         *(f"{split[name]:.1f}" for name in ("inference", "optimisation", "rest")),

@@ -55,8 +55,12 @@ class Loaded:
     """What was typed beside the recipe, `key=value`, each key once."""
 
 
-def load(argv: Sequence[str]) -> Loaded:
+def load(argv: Sequence[str], early: Callable[[Loaded], None] | None = None) -> Loaded:
     """Read a command line.
+
+    Args:
+        argv: the tokens.
+        early: is told what will come, before anything heavy is imported; not where plugins have to be imported first.
 
     Raises:
         ConfigError: faults of the core's keys, or else of the parts' fields; all of them.
@@ -64,21 +68,32 @@ def load(argv: Sequence[str]) -> Loaded:
     """
     line = read_line(argv, names(), texts(Config))
     composed = Composition(line)
-    tree, sources = {**composed.layers.tree, "recipe": line.values.get("recipe")}, dict(composed.layers.sources)
-    check = Check(sources, line.raw, composed.faults)
+    tree = {**composed.layers.tree, "recipe": line.values.get("recipe")}
+    check = Check(dict(composed.layers.sources), line.raw, composed.faults)
     if composed.path is None:  # that no recipe was read is one fault, not two
         tree = laid({"task": {"name": _A_TASK}}, tree)
     core = check.core(tree)
     plugins = trusted(core.plugins, composed.names_plugins, core.trust)
-    if not registry.imported():
-        check.early(tree, bool(plugins))
+    if not registry.imported() and check.early(tree, bool(plugins)) and early is not None:
+        with suppress(NameError):
+            early(_loaded(check, tree, composed, registry.sketches))
     load_plugins(plugins)
     check.strategy(core.trainer.strategy)
-    config = check.whole(tree, registry.configs)
+    return _loaded(check, tree, composed, registry.configs)
+
+
+def _loaded(check: Check, tree: Mapping[str, Any], composed: Composition, catalogue: Catalogue) -> Loaded:
+    """The whole configuration, made small where `smoke` is set.
+
+    Raises:
+        ConfigError: all faults.
+    """
+    line, sources = composed.line, dict(check.sources)
+    config = check.whole(tree, catalogue)
     if config.smoke:
         smaller = shrink(plain(config), typed=set(line.values))
         sources.update(dict.fromkeys(smaller, "smoke=true"))
-        config = check.whole(laid(tree, unflattened(smaller)), registry.configs)
+        config = Check(sources, line.raw).whole(laid(tree, unflattened(smaller)), catalogue)
     full = plain(config)
     origin = {key: sources.get(key, "default") for key, _ in flatten(full)}
     overrides = [token for token in line.tokens() if not token.startswith("recipe=")]
@@ -206,8 +221,8 @@ class Check:
                 self.faults.append(f"{part}: expected a name and fields; type e.g. {part}={usual[part]['name']}")
         return self._config(tree)
 
-    def early(self, tree: Mapping[str, Any], plugins: bool) -> None:
-        """Check the parts by their sources, which takes a second where importing them takes ten.
+    def early(self, tree: Mapping[str, Any], plugins: bool) -> bool:
+        """Check the parts by their sources, which takes a second where importing them takes ten; whether it could.
 
         Args:
             tree: what was said.
@@ -221,9 +236,12 @@ class Check:
         parts += [("callback", name) for name in whole["callbacks"] or {}]
         readable = [registry.sketches(kind).get(name, str) is not None for kind, name in parts]
         known = [name in registry.sketches(kind) for kind, name in parts]
-        if all(readable) and (all(known) or not plugins):
-            with suppress(NameError):  # a __post_init__ that needs what was not imported
-                Check(self.sources, self.raw).whole(tree, registry.sketches)
+        if not (all(readable) and (all(known) or not plugins)):
+            return False
+        with suppress(NameError):  # a __post_init__ that needs what was not imported
+            Check(self.sources, self.raw).whole(tree, registry.sketches)
+            return True
+        return False
 
     def whole(self, tree: Mapping[str, Any], catalogue: Catalogue) -> Config:
         """Check everything, parts included; plugins must have been imported.

@@ -7,6 +7,7 @@ that variable names a library that the machine does not have.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from lightning_wm.envs import gl
@@ -24,8 +25,10 @@ __all__ = [
     "episode_limit",
     "make_env",
     "may_never_end",
+    "most_decisions",
     "observation_layout",
     "rendering_problem",
+    "repeated",
     "spaces",
     "task_names",
 ]
@@ -84,6 +87,20 @@ def may_never_end(env: EnvBase) -> bool:
 
     counted = any(isinstance(part, StepCounter) and part.max_steps for part in env.modules())
     return episode_limit(env) is None and not counted
+
+
+def repeated(env: EnvBase) -> int:
+    """Env steps that an action is held for; 1 for an environment that is not made by `make_env`."""
+    from lightning_wm.envs.batched import SimulatorEnv
+
+    own = _own(env)
+    return own.task.action_repeat if isinstance(own, SimulatorEnv) else 1
+
+
+def most_decisions(env: EnvBase, episodes: int) -> int | None:
+    """Decisions that so many episodes take at most, a batch of environments at a time; None where none is known."""
+    limit = episode_limit(env)
+    return None if limit is None else math.ceil(limit / repeated(env)) * math.ceil(episodes / env.batch_size[0])
 
 
 def _own(env: EnvBase) -> EnvBase:

@@ -111,6 +111,7 @@ def play_many(
     seeds: Sequence[int],
     on_decision: Callable[[], None] | None = None,
     failures: Failures | None = None,
+    on_episodes: Callable[[int], None] | None = None,
 ) -> list[Episode]:
     """Play any number of episodes, E at a time; episode i has `seeds[i]` and draws as number i of the actor.
 
@@ -121,6 +122,7 @@ def play_many(
         on_decision: called after every decision.
         failures: what counts episodes that fail; those are played again, with the same seed and draws, in a new
             environment. None lets the first error through.
+        on_episodes: told how many episodes have been played, whenever those at once have ended.
 
     Raises:
         EnvironmentFailure, NumericsError: an episode failed, or more of them than `failures` survives.
@@ -140,6 +142,8 @@ def play_many(
             if failures is not None:
                 failures.check(tries)
         episodes += [played[row] for row in range(len(part))]
+        if on_episodes is not None:
+            on_episodes(len(episodes))
     return episodes
 
 

@@ -54,8 +54,12 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     """Evaluations, as `as_json` gives them, as rows; differences to the first are paired by episode seed."""
     first = evaluations[0]
     view = Table(title=f"{first['task']}, {first['env_steps']:,} env steps, seeds {first['seed']}..")
+    at_once = first["environments"]
     columns = ["planner", "episodes", "return", "95 % interval", "IQM"]
-    columns += ["predicted", "ms/decision", "p95", "model steps"]
+    columns += ["predicted", "ms alone", "p95", *([f"ms of {at_once}"] if at_once > 1 else []), "model steps"]
+    view.caption = "ms alone, p95: from observation to action of one environment, median and 95th percentile"
+    if at_once > 1:
+        view.caption += f"; ms of {at_once}: the planner's wall time for {at_once} at once, over {at_once}"
     if len(evaluations) > 1:
         columns.insert(4, "to the first")
     for column in columns:
@@ -71,7 +75,7 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
 def _cells(evaluation: Mapping[str, Any]) -> list[str]:
     low, high = evaluation["interval95"]
     known = low is not None and low == low
-    predicted, cost = evaluation["predicted_score"], evaluation["ms_per_decision"]
+    predicted, cost, alone = evaluation["predicted_score"], evaluation["ms_per_decision"], evaluation["latency_ms"]
     return [
         evaluation["planner"],
         str(evaluation["episodes"]),
@@ -79,10 +83,18 @@ def _cells(evaluation: Mapping[str, Any]) -> list[str]:
         f"{decimal(low)} to {decimal(high)}" if known else "-",
         decimal(evaluation["iqm"]),
         "-" if predicted is None else decimal(predicted),
-        f"{cost['median']:.1f}",
-        f"{cost['p95']:.1f}",
+        "-" if alone is None else f"{alone['median']:.1f}",
+        "-" if alone is None else f"{alone['p95']:.1f}",
+        *([f"{cost['median']:.1f}"] if evaluation["environments"] > 1 else []),
         f"{evaluation['model_steps']:,.0f}",
     ]
+
+
+def line(evaluation: Evaluation) -> str:
+    """One evaluation in a line, for while others are still being played."""
+    alone = evaluation.latency_ms
+    cost = "" if alone is None else f", {alone.median:.1f} ms a decision alone"
+    return f"{evaluation.planner}: return {decimal(evaluation.mean)} over {evaluation.episodes} episodes{cost}"
 
 
 def show(evaluations: Sequence[Mapping[str, Any]]) -> None:

@@ -30,7 +30,7 @@ def _shallow(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Milliseconds(FileFormat):
-    """Of a decision, over the environments in the call; 0 where nothing was planned."""
+    """Wall time of decisions; 0 where there were none."""
 
     median: Number
     p95: Number
@@ -69,7 +69,10 @@ class Evaluation(FileFormat):
         default_factory=lambda data: list(student(data["returns"]) or (None, None))
     )
     """Student's t interval of the mean; two times null with one episode."""
-    ms_per_decision: Milliseconds = Field(default_factory=lambda data: _milliseconds(data["milliseconds"]))
+    ms_per_decision: Milliseconds = Field(default_factory=lambda data: milliseconds(data["milliseconds"]))
+    """Of the planner's call over the environments in it, so that many at once look cheap."""
+    latency_ms: Milliseconds | None = None
+    """From observation to action of one environment alone; null where it was not measured."""
     predicted_score: Number | None = Field(
         default_factory=lambda data: float(np.mean(data["scores"])) if data["scores"] else None
     )
@@ -93,7 +96,7 @@ class Evaluation(FileFormat):
         write_json(path, self.as_json())
 
 
-_MAY_LACK = ("milliseconds", "scores", "sequential_calls", "fallbacks", "perturb")
+_MAY_LACK = ("milliseconds", "scores", "latency_ms", "sequential_calls", "fallbacks", "perturb")
 REQUIRED = [name for name in Evaluation.model_fields if name not in _MAY_LACK]
 """What a file must have, although it could be worked out."""
 
@@ -130,6 +133,7 @@ def student(values: Sequence[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _milliseconds(values: list[float]) -> Milliseconds:
+def milliseconds(values: list[float]) -> Milliseconds:
+    """Median and 95th percentile."""
     median, p95 = np.quantile(values, (0.5, 0.95)) if values else (0.0, 0.0)
     return Milliseconds(median=float(median), p95=float(p95))

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells = grid.cells(grid.read_study(path, options.size), out)
     if status:
         for cell in cells:
-            print(progress.line(cell, progress.state(cell), progress.tail(cell)))
+            print(progress.line(cell, progress.state(cell), progress.rows_of(cell)))
         print(progress.overview(cells, options.jobs or 2))
         return 0
     return options.run(cells, out, out / "lock")

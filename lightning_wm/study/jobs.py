@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lightning_wm.errors import Interrupted
 from lightning_wm.study.grid import Cell
-from lightning_wm.study.progress import finished, line, mark, overview, tail
+from lightning_wm.study.progress import finished, line, mark, overview, rows_of
 
 
 class Job(Protocol):
@@ -102,7 +102,7 @@ class Jobs:
             if not (self.stopping and code in (130, 143, -self.received, -signal.SIGTERM)):
                 mark(cell, code)
                 self.failed += [cell] if code else []
-            print(line(cell, "finished" if code == 0 else f"exit {code}", tail(cell)), file=sys.stderr, flush=True)
+            print(line(cell, "finished" if code == 0 else f"exit {code}", rows_of(cell)), file=sys.stderr, flush=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -114,7 +114,7 @@ class Jobs:
 
     def _show(self, cells: Sequence[Cell]) -> None:
         for cell in self.running:
-            print(line(cell, "running", tail(cell)), file=sys.stderr)
+            print(line(cell, "running", rows_of(cell)), file=sys.stderr)
         print(overview(cells, self.jobs), file=sys.stderr, flush=True)
 
     def close(self) -> int:

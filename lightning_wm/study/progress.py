@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -11,9 +10,8 @@ from typing import Any
 
 from lightning_wm.console.clock import clock
 from lightning_wm.runs.lock import is_locked
+from lightning_wm.runs.metrics import tail
 from lightning_wm.study.grid import Cell
-
-TAIL = 1 << 14
 
 
 def finished(cell: Cell) -> bool:
@@ -47,22 +45,9 @@ def _number(path: Path) -> int:
         return -1
 
 
-def tail(cell: Cell) -> list[dict[str, Any]]:
-    """The rows at the end of the run's `metrics.jsonl`; none where there are none yet."""
-    try:
-        with (cell.run / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            lines = file.read().splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # the first may be cut, the last half written
-            continue
-        rows += [row] if isinstance(row, dict) else []
-    return rows
+def rows_of(cell: Cell) -> list[dict[str, Any]]:
+    """The newest rows of the run's metrics."""
+    return tail(cell.run / "metrics.jsonl")
 
 
 def line(cell: Cell, state: str, rows: Iterable[Mapping[str, Any]]) -> str:
@@ -84,7 +69,7 @@ def seconds_left(cells: Sequence[Cell], jobs: int) -> float | None:
     A cell goes on at the pace of its own last turns; one that has none yet goes at the mean pace of its arm, or of the
     whole study.
     """
-    rows = {cell: tail(cell) for cell in cells}
+    rows = {cell: rows_of(cell) for cell in cells}
     paces = {cell: pace for cell in cells if (pace := _pace(rows[cell])) is not None}
     if not paces:
         return None
@@ -102,7 +87,7 @@ def seconds_left(cells: Sequence[Cell], jobs: int) -> float | None:
 
 def _pace(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Seconds per env step over the end of a run."""
-    timed = [(row["seconds"], row["env_steps"]) for row in rows if "seconds" in row and "env_steps" in row]
+    timed = [(row["seconds"], row["env_steps"]) for row in rows]
     if not timed:
         return None
     (begin, before), (end, after) = timed[0], timed[-1]

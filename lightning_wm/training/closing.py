@@ -8,7 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
+from lightning_wm.config import Config
+from lightning_wm.console.meter import Meter
 from lightning_wm.errors import LightningWMError
 from lightning_wm.playing.results import show
 from lightning_wm.registry import build
@@ -62,7 +65,10 @@ def _stored(experiment: Experiment, path: Path, env_steps: int) -> Evaluation | 
 def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:
     config, settings = experiment.config, experiment.config.evaluation
     actor = experiment.agent.actor(build("planner", config.planner), seed=settings.final_seed)
-    with closing(experiment.environments(min(settings.environments, settings.final_episodes))) as env:
+    with (
+        closing(experiment.environments(min(settings.environments, settings.final_episodes))) as env,
+        _meter(config) as meter,
+    ):
         return evaluate_planner(
             config,
             actor,
@@ -71,7 +77,8 @@ def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:
             episodes=settings.final_episodes,
             seed=settings.final_seed,
             env_steps=env_steps,
-            on_decision=_Dots(),
+            meter=meter,
+            label="final evaluation",
         )
 
 
@@ -92,13 +99,6 @@ def _video(experiment: Experiment, env_steps: int) -> Path | None:
     return path
 
 
-class _Dots:
-    """A sign of life every few decisions, so that no pause is silent."""
-
-    def __init__(self, every: int = 25) -> None:
-        self.count, self.every = 0, every
-
-    def __call__(self) -> None:
-        self.count += 1
-        if self.count % self.every == 0:
-            print(".", end="", file=sys.stderr, flush=True)
+def _meter(config: Config) -> Meter:
+    """No pause is silent, unless that was asked for."""
+    return Meter() if config.logging.progress else Meter(Console(quiet=True))

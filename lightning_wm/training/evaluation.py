@@ -8,13 +8,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+from rich.console import Console
 from torchrl.envs import EnvBase
 
 from lightning_wm.config import Config
 from lightning_wm.config.schema import EvaluationConfig
+from lightning_wm.console.meter import Meter
+from lightning_wm.envs import most_decisions
 from lightning_wm.errors import Interrupted, LightningWMError
 from lightning_wm.playing.episode import Episode
 from lightning_wm.playing.failures import Failures
+from lightning_wm.playing.latency import latency
 from lightning_wm.playing.play import in_eval_mode, play_many
 from lightning_wm.playing.results import Evaluation, summarise
 from lightning_wm.protocols import Actor, Planner, PlannerSettings
@@ -97,7 +101,8 @@ class Evaluate(pl.Callback):
             return None
 
     def _play(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Episode]:
-        self.state.phase = "evaluating"
+        self.state.phase, self.state.decisions = "evaluating", 0
+        self.state.evaluation_decisions = most_decisions(self.env, self.config.episodes)
         actor = acting_agent(pl_module).actor(self.planner, seed=self.config.seed)
         seeds = range(self.config.seed, self.config.seed + self.config.episodes)
         with in_eval_mode(pl_module):
@@ -130,20 +135,26 @@ def evaluate_planner(
     seed: int,
     env_steps: int,
     checkpoint: str = "last",
-    on_decision: Callable[[], None] | None = None,
+    meter: Meter | None = None,
+    label: str = "",
+    timed: bool = True,
 ) -> Evaluation:
-    """Play `episodes` episodes with seeds `seed, seed+1, …` and sum them up.
+    """Play `episodes` episodes with seeds `seed, seed+1, …`, sum them up, and time a decision alone.
 
     Args:
         actor: what plays, its draws from `seed`.
         planner: settings of the planner that it acts with.
         env_steps, checkpoint: which weights it has.
+        meter: shows how far they are, under the planner's name or `label`.
+        timed: time a decision alone.
 
     Raises:
         EnvironmentFailure, NumericsError: more episodes failed than the run survives.
     """
     failures = Failures.within(config.rollout)
-    played = play_many(env, actor, range(seed, seed + episodes), on_decision, failures)
+    meter = meter or Meter(Console(quiet=True))
+    meter.begin(label or planner.name, episodes, most_decisions(env, episodes))
+    played = play_many(env, actor, range(seed, seed + episodes), meter.decided, failures, meter.played)
     return summarise(
         played,
         task=config.task.name,
@@ -156,5 +167,6 @@ def evaluate_planner(
         run_seed=config.seed,
         seed=seed,
         environments=env.batch_size[0],
+        latency_ms=latency(env, actor, seed) if timed else None,
         perturb=config.task.perturb.changed(),
     )

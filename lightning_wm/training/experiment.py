@@ -94,7 +94,7 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     checkpoint = TurnCheckpoint(run.checkpoints, state, run.metrics)
     callbacks: list[pl.Callback] = [rollout, evaluate, *extra, checkpoint]
     if config.logging.progress:
-        callbacks.append(RunProgress(state))
+        callbacks.append(RunProgress(state, turns=max(10, _turns(config)), metrics=run.metrics))
     trainer = _trainer(config, run, callbacks, _loggers(config, run, state.counters))
     return Experiment(config, run, trainer, agent, data, rollout, state, make)
 
@@ -128,10 +128,14 @@ def _loggers(config: Config, run: RunDirectory, counters: Counters) -> list[Logg
     return loggers
 
 
+def _turns(config: Config) -> int:
+    """Turns from one evaluation to the next."""
+    return max(1, (config.evaluation.every or 10_000) // config.rollout.env_steps)
+
+
 def _trainer(
     config: Config, run: RunDirectory, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> pl.Trainer:
-    turns = max(1, (config.evaluation.every or 10_000) // config.rollout.env_steps)
     cluster = launch.environment(config.trainer.devices)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
@@ -140,7 +144,7 @@ def _trainer(
         precision=config.trainer.precision,
         max_epochs=-1,
         limit_train_batches=config.trainer.updates_per_turn,
-        check_val_every_n_epoch=turns,
+        check_val_every_n_epoch=_turns(config),
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
         logger=list(loggers),

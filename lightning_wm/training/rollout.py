@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.config.schema import RolloutConfig
-from lightning_wm.envs import may_never_end, spaces
+from lightning_wm.envs import may_never_end, repeated, spaces
 from lightning_wm.errors import Interrupted, LightningWMError
 from lightning_wm.playing.episode import Episode, measures
 from lightning_wm.playing.play import in_eval_mode, play
@@ -83,6 +83,7 @@ class Rollout(pl.Callback):
                 "stand still, type e.g. task.max_decisions=1000 (around an environment of your own, StepCounter(1000))",
                 file=sys.stderr,
             )
+        self.state.decision_steps = self.env.batch_size[0] * repeated(self.env) * trainer.world_size
         self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
         self._cast(trainer, pl_module)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
@@ -196,6 +197,7 @@ class Rollout(pl.Callback):
         if signal := self.state.signals.agreed(trainer):
             raise Interrupted(signal)
         self.counters.rank_episodes += len(seeds)
+        self.state.decisions = 0
         self._count(trainer, episodes, self.failures.total - before)
         self._log(trainer, episodes)
 

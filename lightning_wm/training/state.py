@@ -36,11 +36,26 @@ class RunState:
     """Whether the weights of now are the best so far, by evaluation."""
     decisions: int = 0
     """Of the round of episodes that is being played."""
+    decision_steps: int = 0
+    """Env steps that one of these decisions takes at most, over all environments and ranks."""
+    evaluation_decisions: int | None = None
+    """Decisions that the newest evaluation takes at most."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """How episodes are collected, and how many may fail, evaluation's included."""
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called after every decision."""
     _clock: float | None = None
+
+    @property
+    def steps_now(self) -> int:
+        """Env steps, with those of the episodes that are being played."""
+        playing = self.decisions if self.phase in ("seed episodes", "collecting") else 0
+        return min(self.budget, self.counters.env_steps + playing * self.decision_steps)
+
+    @property
+    def learned_steps(self) -> int:
+        """Env steps that updates were made for."""
+        return self.counters.env_steps - self.counters.owed
 
     def decided(self) -> None:
         """A decision was made somewhere.
@@ -61,10 +76,14 @@ class RunState:
         """Measure wall time from here on, on top of what earlier processes took."""
         self._clock = time.monotonic() - self.counters.seconds
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of training until now, earlier processes included."""
+        return self.counters.seconds if self._clock is None else time.monotonic() - self._clock
+
     def tick(self) -> None:
-        """Bring the wall time up to date."""
-        if self._clock is not None:
-            self.counters.seconds = time.monotonic() - self._clock
+        """Bring the counted wall time up to date."""
+        self.counters.seconds = self.seconds
 
 
 def replay_data(trainer: pl.Trainer) -> ReplayDataModule:
