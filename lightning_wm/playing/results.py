@@ -75,7 +75,7 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
 def _cells(evaluation: Mapping[str, Any]) -> list[str]:
     low, high = evaluation["interval95"]
     known = low is not None and low == low
-    predicted, cost, alone = evaluation["predicted_score"], evaluation["ms_per_decision"], evaluation["latency_ms"]
+    predicted, cost, alone = evaluation["predicted_score"], evaluation["ms_per_decision"], evaluation.get("latency_ms")
     return [
         evaluation["planner"],
         str(evaluation["episodes"]),

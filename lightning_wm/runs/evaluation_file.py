@@ -91,6 +91,11 @@ class Evaluation(FileFormat):
             return {**content, "episodes": len(content["returns"])}
         return content
 
+    def as_json(self) -> dict[str, object]:
+        """The file's content; without a latency that was not measured, as before there was one."""
+        content = super().as_json()
+        return {name: value for name, value in content.items() if name != "latency_ms" or value is not None}
+
     def save(self, path: Path) -> None:
         """Write the JSON file as a whole."""
         write_json(path, self.as_json())
