@@ -20,8 +20,9 @@ from lightning_wm.fit import main as fit
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO, Counters, load_checkpoint
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.disk import append
-from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger
+from lightning_wm.training.loggers import JSONLinesLogger
 from lightning_wm.training.plots import read_metrics
+from lightning_wm.training.tensorboard import EnvStepTensorBoard
 from lightning_wm.training.video import _write
 from tests.conftest import ADDED, TINY
 

@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NO_CODE = {"{eval-rst}", "{toctree}", "{include} ../SECURITY.md"}
 """What Sphinx runs by itself."""
-OTHERS = re.compile(r"pip install|nox -s|\.ci/run$|python -m venv|\. \.venv|pre-commit install|apt-get install")
+OTHERS = re.compile(
+    r"pip install|nox -s|\.ci/run$|python -m venv|\. \.venv|pre-commit install|apt-get install|tensorboard --logdir"
+)
 """Commands that are not ours and change the machine."""
 
 

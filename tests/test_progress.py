@@ -19,10 +19,11 @@ from lightning_wm.console.clock import clock
 from lightning_wm.console.meter import Meter
 from lightning_wm.console.pace import Pace
 from lightning_wm.fit import main as fit
+from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training.experiment import build_experiment
 from lightning_wm.training.progress import RunProgress
-from lightning_wm.training.state import Counters, RunState
+from lightning_wm.training.state import RunState
 from tests.conftest import TINY
 
 SHOWN = [word for word in TINY if word != "logging.progress=false"]

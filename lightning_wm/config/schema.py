@@ -198,6 +198,12 @@ class LoggingConfig:
     """Write TensorBoard event files beside metrics.jsonl."""
     wandb: bool = False
     """Send metrics to Weights & Biases as well (pip install "lightning_wm[wandb]"; WANDB_MODE=offline stays here)."""
+    trackio: bool = False
+    """Log to trackio's database on this machine as well (pip install "lightning_wm[trackio]"; `trackio show`)."""
+    group: str | None = None
+    """What trackers put the run under; null: the recipe."""
+    tags: list[str] = field(default_factory=list)
+    """Words that W&B shows with the run, beside task, agent and planner."""
     progress: bool = True
     """Show the progress bar."""
 

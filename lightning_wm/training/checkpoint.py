@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
 from lightning_wm.runs.checkpoint import Added, Rank
-from lightning_wm.training.loggers import EnvStepTensorBoard
 from lightning_wm.training.ranks import from_ranks, raise_together
 from lightning_wm.training.state import RunState, replay_data
+from lightning_wm.training.tensorboard import EnvStepTensorBoard
 
 
 class TurnCheckpoint(Checkpoint):
@@ -115,7 +115,7 @@ class TurnCheckpoint(Checkpoint):
         self.state.counters.restore(rank["counters"])
         for logger in trainer.loggers:
             if isinstance(logger, EnvStepTensorBoard):
-                logger.resume()
+                logger.resume(int(checkpoint["global_step"]))
         if trainer.is_global_zero and self.metrics is not None and self.metrics.exists():
             with self.metrics.open("r+b") as file:
                 file.truncate(min(saved["metrics_bytes"], self.metrics.stat().st_size))

@@ -20,6 +20,7 @@ from lightning_wm.runs.weights import put_weights
 from lightning_wm.training.evaluation import evaluate_planner
 from lightning_wm.training.experiment import Experiment
 from lightning_wm.training.plots import learning_curve
+from lightning_wm.training.trackers import trackers
 from lightning_wm.training.video import film
 
 
@@ -29,6 +30,7 @@ def close_run(experiment: Experiment) -> None:
     What is there already, for this checkpoint and these settings, is read back instead.
     """
     config, run, agent = experiment.config, experiment.run, experiment.agent
+    tracked = trackers(experiment.trainer.loggers)
     path, saved = run.load("last")
     put_weights(agent, saved["state_dict"], path)
     env_steps = saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"]
@@ -43,11 +45,15 @@ def close_run(experiment: Experiment) -> None:
         show([result.as_json()])
         if stored is None:  # after it was shown: what cannot be written is not lost
             result.save(path)
+            for tracker in tracked:
+                tracker.log_result({"final/return": result.mean, "final/iqm": result.iqm})
         paths.append(path)
     learning_curve(run.metrics, run.curve, f"{config.task.name}, seed {config.seed}")
     if config.evaluation.video:
         video = _video(experiment, env_steps)
         paths += [video] if video is not None else []
+    for tracker in tracked:
+        tracker.close()
     for path in paths:
         print(path)
 
@@ -91,6 +97,8 @@ def _video(experiment: Experiment, env_steps: int) -> Path | None:
     env = experiment.environments(1)
     try:
         film(env, actor, settings.final_seed, path)
+        for tracker in trackers(experiment.trainer.loggers):
+            tracker.log_film("evaluation/video", path)
     except LightningWMError as error:
         print(f"no video: {error}", file=sys.stderr)
         return None

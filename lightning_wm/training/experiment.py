@@ -25,11 +25,13 @@ from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training import launch
 from lightning_wm.training.checkpoint import TurnCheckpoint
 from lightning_wm.training.evaluation import Evaluate
-from lightning_wm.training.loggers import EnvStepTensorBoard, JSONLinesLogger, weights_and_biases
+from lightning_wm.training.loggers import JSONLinesLogger
 from lightning_wm.training.progress import RunProgress
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals, instead_of_lightnings
 from lightning_wm.training.state import RunState
+from lightning_wm.training.tensorboard import EnvStepTensorBoard
+from lightning_wm.training.trackers import EnvStepWandb, Trackio, about
 
 
 @dataclass
@@ -121,10 +123,13 @@ def _callback(name: str, fields: object) -> pl.Callback:
 
 def _loggers(config: Config, run: RunDirectory, counters: Counters) -> list[Logger]:
     loggers: list[Logger] = [JSONLinesLogger(run.metrics, counters)]
+    told = about(config, run)
     if config.logging.tensorboard:
-        loggers.append(EnvStepTensorBoard(run.path / "tensorboard", counters))
+        loggers.append(EnvStepTensorBoard(run.path / "tensorboard", counters, told))
     if config.logging.wandb:
-        loggers.append(weights_and_biases(run))
+        loggers.append(EnvStepWandb(run, counters, told))
+    if config.logging.trackio:
+        loggers.append(Trackio(run, counters, told))
     return loggers
 
 

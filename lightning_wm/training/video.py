@@ -21,6 +21,7 @@ from lightning_wm.registry import register
 from lightning_wm.runs.untrusted import reason
 from lightning_wm.training.evaluation import Evaluate
 from lightning_wm.training.state import acting_agent
+from lightning_wm.training.trackers import trackers
 
 FPS = 25
 
@@ -120,6 +121,8 @@ class Video(pl.Callback):
         try:
             with in_eval_mode(pl_module):
                 film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.state.signals.poll)
+            for tracker in trackers(trainer.loggers):
+                tracker.log_film("evaluation/video", path)
         except Interrupted:
             pass  # without this film: the turn's checkpoint follows
         except LightningWMError as error:
