@@ -89,13 +89,21 @@ def workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # ---- commands
 
 
+HERE = {
+    "run=hub:me/my_model": "run=my_model",  # tests/test_sources.py has a hub
+    "push=hub:me/my_model": "checkpoint=last",
+    "run=runs/state-walker_walk-s0": "run=runs/mine",
+}
+"""What the workspace has in place of what takes a network, or half an hour of training."""
+
+
 def spoken(block: Block) -> Iterator[list[str]]:
     """The words of every command of ours in a block; what stands in [brackets] may be left out, and is."""
     for line in block.code.splitlines():
         for part in re.sub(r" #.*| \[.*?\]", "", f" {line}").removeprefix(" srun").split("&&"):
             words = shlex.split(part.strip(), comments=True)
             if words[:2] == ["python", "-m"] and words[2].startswith("lightning_wm."):
-                yield [words[2].removeprefix("lightning_wm."), *words[3:]]
+                yield [words[2].removeprefix("lightning_wm."), *(HERE.get(word, word) for word in words[3:])]
             elif words:
                 assert OTHERS.match(part.strip()), f"{block}: {part}"
 
