@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
@@ -40,6 +41,8 @@ class ReportOptions:
     """Folder of evaluations.csv and curves.csv, which are made or grow."""
     pages: list[Annotated[str, AfterValidator(_page)]] = field(default_factory=list)
     """Markdown files, comma separated, whose marked tables are written anew from the results."""
+    page: bool = True
+    """Write index.html, report.md and figures into `out` too."""
 
 
 @exits
@@ -65,7 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         show.show(show.overview(evaluations))
     for page in options.pages:
         _fill(Path(page), out)
+    if options.page:
+        _draw(out, options.runs)
     return 0
+
+
+def _draw(out: Path, runs: Sequence[str]) -> None:
+    """The page and its figures; without the libraries that draw, a line that says so."""
+    from lightning_wm.report import page
+
+    try:
+        page.require()
+    except UserError as error:
+        print(f"no page: {error}", file=sys.stderr)
+        return
+    shown = page.sections(store.read_evaluations(out), store.read_curves(out), map(Path, runs))
+    for path in page.write(out, shown):
+        print(path)
 
 
 def _read(runs: Sequence[str]) -> tuple[list[EvaluationRow], list[CurveRow]]:

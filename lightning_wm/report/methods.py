@@ -1,0 +1,116 @@
+"""Rows gathered as a page compares them: methods on tasks at a budget, over training seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_wm.report.rows import CurveRow, EvaluationRow
+from lightning_wm.report.tables import Series, joined, labels
+
+LARGEST = 1000.0
+"""Return of a perfect episode of dm_control's suite, which scores are normalised by."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A task as it was seen, at one budget."""
+
+    task: str
+    observation: str
+    env_steps: int
+
+    def __str__(self) -> str:
+        return f"{self.task.removeprefix('dmc/')}, {self.observation}, {self.env_steps:,} env steps"
+
+
+@dataclass(frozen=True)
+class Method:
+    """An agent, what was changed of its recipe, and a planner, on one panel."""
+
+    name: str
+    panel: Panel
+    series: tuple[Series, ...]
+    """One for each training seed."""
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Mean return of each training seed."""
+        return np.array([series.mean for series in self.series])
+
+    @property
+    def milliseconds(self) -> float:
+        """Of a decision; mean of the training seeds' medians."""
+        return float(np.mean([series.row.ms_per_decision for series in self.series]))
+
+
+def arm(agent: str, settings: str) -> str:
+    """An agent with what was changed of its recipe: `dreamer, updates_per_turn=240`."""
+    changed = {key: value for key, value in json.loads(settings).items() if key != "agent"}
+    return ", ".join([agent, *(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items()))])
+
+
+def methods(rows: Iterable[EvaluationRow]) -> list[Method]:
+    """Every method of every panel, panels in the order of their tasks, on the last checkpoint."""
+    series = joined(row for row in rows if row.checkpoint == "last")
+    names = labels([replace(each.row, run_settings="{}") for each in series])
+    groups: dict[tuple[Panel, str], dict[int, Series]] = {}
+    for each, name in zip(series, names, strict=True):
+        row = each.row
+        panel = Panel(row.task, row.observation, row.env_steps)
+        seeds = groups.setdefault((panel, f"{arm(row.agent, row.run_settings)}: {name}"), {})
+        kept = seeds.get(row.run_seed)
+        if kept is None or len(each.returns) > len(kept.returns):
+            seeds[row.run_seed] = each
+    found = [
+        Method(name, panel, tuple(seeds[seed] for seed in sorted(seeds))) for (panel, name), seeds in groups.items()
+    ]
+    return sorted(found, key=lambda method: (str(method.panel), -float(method.scores.mean())))
+
+
+def panels(found: Iterable[Method]) -> list[Panel]:
+    """Each once."""
+    return list(dict.fromkeys(method.panel for method in found))
+
+
+def shared(found: Sequence[Method]) -> dict[str, list[NDArray[np.float64]]]:
+    """Normalised scores by method, for the methods that all panels of the largest budget have."""
+    budget = max((method.panel.env_steps for method in found), default=0)
+    at = [method for method in found if method.panel.env_steps == budget]
+    everywhere = panels(at)
+    by_name: dict[str, dict[Panel, NDArray[np.float64]]] = {}
+    for method in at:
+        by_name.setdefault(method.name, {})[method.panel] = method.scores / LARGEST
+    return {
+        name: [scores[panel] for panel in everywhere]
+        for name, scores in by_name.items()
+        if set(scores) == set(everywhere)
+    }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Learning curves of one arm on one task."""
+
+    name: str
+    runs: tuple[tuple[CurveRow, ...], ...]
+    """Points of each training seed, in the order of env steps."""
+
+
+def curves(rows: Iterable[CurveRow], task: str, observation: str) -> list[Curve]:
+    """A task's learning curves: evaluations where a run has three of them, collected episodes otherwise."""
+    arms: dict[str, list[tuple[CurveRow, ...]]] = {}
+    runs: dict[tuple[str | int, ...], list[CurveRow]] = {}
+    for row in rows:
+        if (row.task, row.observation) == (task, observation):
+            runs.setdefault(row.run, []).append(row)
+    for points in runs.values():
+        judged = [point for point in points if point.kind == "evaluation"]
+        chosen = judged if len(judged) >= 3 else [point for point in points if point.kind == "rollout"]
+        chosen.sort(key=lambda point: point.env_steps)
+        arms.setdefault(arm(points[0].agent, points[0].settings), []).append(tuple(chosen))
+    return [Curve(name, tuple(chosen)) for name, chosen in sorted(arms.items())]
