@@ -15,7 +15,7 @@ from scipy import stats
 
 from lightning_wm.errors import UserError
 from lightning_wm.report import store
-from lightning_wm.report.__main__ import main as report
+from lightning_wm.report.__main__ import main
 from lightning_wm.report.pages import MARK, Results, filled
 from lightning_wm.report.published import published, scores, strongest
 from lightning_wm.report.rows import CurveRow, EvaluationRow, Run, compact, curve_rows, evaluation_row
@@ -26,6 +26,11 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "learning.md")
 RUN = Run("mine", "dmc/walker_walk", "state", "planet", 2, run_seed=0, revision="abc1234")
+
+
+def report(arguments: list[str]) -> int:
+    """The command without its page, of which tests/test_page.py is."""
+    return main([*arguments, "page=false"])
 
 
 def row(
