@@ -1,0 +1,34 @@
+"""The models that ship: small, whole, and as good as their cards say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightning_wm.evaluate import main as evaluate
+from lightning_wm.runs.sources import ZOO, zoo
+
+
+def test_they_fit_into_a_wheel() -> None:
+    assert {"ball_in_cup_catch", "cartpole_swingup", "cartpole_swingup_sac"} <= set(zoo())
+    assert sum(path.stat().st_size for path in ZOO.rglob("*")) < 20_000_000
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_an_episode_is_as_its_card_says(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    judged = json.loads((ZOO / name / "evaluation.json").read_text())
+    assert evaluate([f"run=zoo:{name}", "episodes=1", f"seed={judged['seed']}", "name=again"]) == 0
+    (file,) = (tmp_path / "runs" / f"zoo-{name}" / "evaluations").glob("again-*.json")
+    (played,) = json.loads(file.read_text())["returns"]
+    # Alone and among ten an episode rounds differently, and a plan follows from that.
+    assert min(judged["returns"]) - 20 <= played <= max(judged["returns"]) + 20
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_its_card_names_a_licence_and_how_to_get_it(name: str) -> None:
+    card = (ZOO / name / "README.md").read_text()
+    assert "license: mit" in card
+    assert f'load_actor("zoo:{name}")' in card
