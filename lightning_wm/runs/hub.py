@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import tempfile
@@ -76,10 +77,9 @@ def _check(name: str, key: str) -> None:
 
 def _hub() -> ModuleType:
     try:
-        import huggingface_hub
+        return importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise UserError("huggingface_hub is not installed; type `pip install 'lightning_wm[hub]'`") from error
-    return huggingface_hub
 
 
 def _out_of_reach(hub: ModuleType, error: Exception) -> bool:
