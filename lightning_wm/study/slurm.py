@@ -37,7 +37,7 @@ def submit(cells: Sequence[Cell], out: Path, jobs: int | None, words: Sequence[s
     write_text(path, script(rest, out.resolve(), jobs))
     try:
         done = subprocess.run(
-            ["sbatch", "--parsable", *words, str(path)], capture_output=True, text=True, timeout=60, check=False
+            ["sbatch", "--parsable", *words, str(path)], capture_output=True, text=True, timeout=600, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(
