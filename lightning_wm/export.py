@@ -74,8 +74,7 @@ def _pushed(out: Path, options: ExportOptions) -> str:
     from lightning_wm.runs.sources import locate
 
     assert options.push is not None
-    films = sorted(locate(options.run).run.videos.glob("*.mp4"), key=lambda path: path.stat().st_mtime_ns)
-    return push(out, options.push.removeprefix("hub:"), films[-1] if films else None)
+    return push(out, options.push.removeprefix("hub:"), locate(options.run).run.newest_film())
 
 
 def export(options: ExportOptions) -> Path:

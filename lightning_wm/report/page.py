@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightning_wm.errors import UserError, printable
 from lightning_wm.playing.results import decimal
 from lightning_wm.report.methods import Method, Panel, curves, methods, panels, shared
@@ -106,15 +108,9 @@ def _returns(method: Method) -> list[str]:
         return float(scores[0].mean())
 
     over = stratified(mean, [method.scores])
-    episodes = iqm([_array(series.returns) for series in method.series])
+    episodes = iqm([np.asarray(series.returns) for series in method.series])
     seeds = ", ".join(decimal(float(score)) for score in method.scores)
     return [method.name, seeds, decimal(over.value), _interval(over), decimal(episodes), f"{method.milliseconds:.2f}"]
-
-
-def _array(values: Sequence[float]) -> Any:
-    import numpy as np
-
-    return np.asarray(values, np.float64)
 
 
 def _interval(estimate: Estimate | Difference) -> str:
@@ -194,22 +190,19 @@ def _settings(evaluations: Sequence[EvaluationRow]) -> Section:
 
 def _films(path: Path) -> list[Film]:
     run = RunDirectory(path)
-    videos = sorted(run.videos.glob("*.mp4"), key=lambda film: film.stat().st_mtime_ns)[-1:]
     pictures = sorted((run.path / "inspect").glob("*.png"))[-1:]
-    return [Film(f"{run.path.name}: {film.stem}", film) for film in [*videos, *pictures]]
+    return [Film(f"{run.path.name}: {film.stem}", film) for film in [run.newest_film(), *pictures] if film]
 
 
 # ---- writing
 
 
 def write(out: Path, shown: Sequence[Section]) -> list[Path]:
-    """Write `index.html`, `report.md` and `figures/`; returns the two files.
+    """Write `index.html`, `report.md` and `figures/` with what `require` asks for; returns the two files.
 
     Raises:
-        UserError: Altair or vl-convert is not installed.
         DiskError: something cannot be written.
     """
-    require()
     for section in shown:
         for part in section.parts:
             if isinstance(part, Chart):

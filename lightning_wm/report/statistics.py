@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from lightning_wm.runs.evaluation_file import student
+
 Scores = Sequence[NDArray[np.float64]]
 """A score of every training seed, `[seeds]`, for each task; tasks may have different numbers of seeds."""
 RESAMPLES = 2000
@@ -79,14 +81,13 @@ class Difference:
 def difference(first: Sequence[float], other: Sequence[float]) -> Difference:
     """Student's paired difference of `other` to `first`, by episode."""
     apart = np.asarray(other) - np.asarray(first)
-    mean, count = float(apart.mean()), len(apart)
-    if count < 2:
+    mean, count, interval = float(apart.mean()), len(apart), student(apart)
+    if interval is None:
         return Difference(mean, None, None, "cannot tell from one episode")
-    error = float(stats.sem(apart))
-    low, high = (mean, mean) if error == 0.0 else map(float, stats.t.interval(0.95, count - 1, loc=mean, scale=error))
+    low, high = interval
     if low > 0 or high < 0:
         return Difference(mean, low, high, "better" if low > 0 else "worse")
     if mean == 0.0:
-        return Difference(mean, low, high, "cannot tell" if error else "equal")
+        return Difference(mean, low, high, "cannot tell" if low < high else "equal")
     needed = int(np.ceil(count * ((high - low) / 2 / abs(mean)) ** 2))
     return Difference(mean, low, high, f"cannot tell; about {max(needed - count, 1):,} more episodes would")

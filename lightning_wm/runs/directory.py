@@ -77,6 +77,10 @@ class RunDirectory:
         """The file of `load`."""
         return self.load(name)[0]
 
+    def newest_film(self) -> Path | None:
+        """The video that was written last; None without any."""
+        return max(self.videos.glob("*.mp4"), key=lambda film: film.stat().st_mtime_ns, default=None)
+
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return self.config.is_file()
