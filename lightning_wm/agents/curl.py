@@ -46,7 +46,7 @@ class CURL(PixelSAC):
     config: CURLConfig
 
     def __init__(self, config: CURLConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
-        super().__init__(config or CURLConfig(), spaces, seed)
+        super().__init__(config, spaces, seed)
         features = self.config.encoder.features
         self.similarity = nn.Parameter(torch.rand(features, features)) if self.config.contrast else None
         """W of the bilinear similarity q W k."""

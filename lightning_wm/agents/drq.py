@@ -69,9 +69,6 @@ class DrQ(PixelSAC):
     Config = DrQConfig
     config: DrQConfig
 
-    def __init__(self, config: DrQConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
-        super().__init__(config or DrQConfig(), spaces, seed)
-
     def checked(self, spaces: Spaces | None) -> Spaces:
         """The spaces, whose pictures are larger than a shift."""
         spaces = super().checked(spaces)

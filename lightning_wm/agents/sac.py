@@ -19,9 +19,6 @@ class SAC(SoftActorCritic):
 
     Config = SACConfig
 
-    def __init__(self, config: SACConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
-        super().__init__(config or SACConfig(), spaces, seed)
-
     def checked(self, spaces: Spaces | None) -> Spaces:
         """The spaces, which have a state vector alone."""
         if spaces is None or spaces.observation is None or spaces.pixels is not None:

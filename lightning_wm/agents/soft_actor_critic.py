@@ -71,10 +71,11 @@ class SoftActorCritic(BaseAgent):
     """
 
     Loss: ClassVar[type[SACLoss]] = SACLoss
+    Config = SACConfig
     config: SACConfig
 
-    def __init__(self, config: SACConfig, spaces: Spaces | None = None, seed: int = 0) -> None:
-        super().__init__(config, seed)
+    def __init__(self, config: SACConfig | None = None, spaces: Spaces | None = None, seed: int = 0) -> None:
+        super().__init__(config or self.Config(), seed)
         c = self.config
         self.spaces = self.checked(spaces)
         actor, critic = self.networks()
