@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import lightning_wm.envs  # noqa: F401  (settles MUJOCO_GL before anything imports MuJoCo, TorchRL included)
-from lightning_wm.version import __version__ as __version__
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightning_wm.agents.planet import PlaNet as PlaNet

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lightning_wm.errors import UserError, exits, hint
+from lightning_wm.console.command import exits
+from lightning_wm.errors import UserError, hint
 
 COMMANDS = {
     "fit": ("lightning_wm.fit", "train a recipe, go on with it, or print its table again"),
@@ -18,8 +19,8 @@ COMMANDS = {
     "study": ("lightning_wm.study.__main__", "run a grid of recipes, overrides and seeds"),
     "report": ("lightning_wm.report.__main__", "gather results of runs, beside published numbers"),
     "export": ("lightning_wm.export", "write a model folder to share"),
-    "info": ("lightning_wm.info", "versions, drawing and devices: what to paste into a bug report"),
-    "tasks": ("lightning_wm.tasks", "what task.name can be, with the sizes of actions and observations"),
+    "info": ("lightning_wm.console.info", "versions, drawing and devices: what to paste into a bug report"),
+    "tasks": ("lightning_wm.console.tasks", "what task.name can be, with the sizes of actions and observations"),
     "completion": ("lightning_wm.console.completion", "the line that makes the shell complete commands and keys"),
 }
 """Command to its module, whose `main(argv)` it is, and what it does."""

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import Count, Seed, settings
-from lightning_wm.errors import ConfigError, UserError, exits, hint
+from lightning_wm.console.command import command
+from lightning_wm.errors import ConfigError, UserError, hint
 
 if TYPE_CHECKING:
     from lightning_wm.benchmarks.timing import Setting
@@ -66,15 +67,16 @@ class BenchOptions:
     """Load the plugins that the run's config.yaml names."""
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+def usage(_: Sequence[str] = ()) -> str:
+    """What there is to type."""
+    words = "\n".join(f"  {word:10}{about}" for word, about in WORDS.items())
+    line = f"python -m lightning_wm.bench <what> [key=value …]\n\n<what> is one of\n{words}"
+    return configuration.options_help(BenchOptions, line)
+
+
+@command(usage)
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(argv or [])
-    if "--help" in arguments or "-h" in arguments:
-        words = "\n".join(f"  {word:10}{about}" for word, about in WORDS.items())
-        usage = f"python -m lightning_wm.bench <what> [key=value …]\n\n<what> is one of\n{words}"
-        print(configuration.options_help(BenchOptions, usage))
-        return 0
     what, rest = _word(arguments)
     options = configuration.options(rest, BenchOptions)
     budgets = _budgets(options.budgets_ms)

@@ -7,16 +7,8 @@ from __future__ import annotations
 
 import difflib
 import errno
-import io
-import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
-
-from lightning_wm.version import __version__
+from collections.abc import Iterable, Sequence
 
 
 class LightningWMError(Exception):
@@ -71,12 +63,6 @@ def unwritable(path: object, error: OSError) -> LightningWMError:
     if is_full(error):
         return DiskError(f"{what}; free some space")
     return UserError(f"{what}; expected a place that you may write to; choose another, or mend that")
-
-
-def _of_library(error: OSError) -> LightningWMError:
-    if is_full(error):
-        return unwritable(error.filename or "a file", error)
-    return UserError(f"{error.filename}: {error.strerror}; expected what you may read and write there")
 
 
 class Interrupted(BaseException):
@@ -134,58 +120,3 @@ def _ratio(left: str, right: str) -> float:
 def printable(text: str) -> str:
     """Text without what a terminal would obey: messages quote files that may come from anybody."""
     return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
-
-
-Main = Callable[[Sequence[str] | None], int]
-
-
-def _settled() -> AbstractContextManager[None]:
-    """Without the modes that a program which calls a command has set; a command's own process has none yet."""
-    if "torch" not in sys.modules:
-        return nullcontext()
-    from lightning_wm.models.ambient import settled
-
-    return settled()
-
-
-def exits(main: Main) -> Main:
-    """Turn the errors above into exit codes; `--debug` keeps the traceback."""
-
-    @wraps(main)
-    def wrapped(argv: Sequence[str] | None = None) -> int:
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        debug = "--debug" in arguments
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
-        if "--version" in arguments:
-            print(f"lightning_wm {__version__}")
-            return 0
-        try:
-            with _settled():
-                return main([item for item in arguments if item != "--debug"])
-        except LightningWMError as error:
-            if debug:
-                traceback.print_exc()
-            print(f"error: {printable(str(error))}", file=sys.stderr)
-            return error.exit_code
-        except BrokenPipeError:
-            # Whoever read standard output has gone; what is still buffered has no reader.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except OSError as error:  # of a library's file: figures, TensorBoard
-            if not is_full(error) and error.filename is None:
-                raise
-            if debug:
-                traceback.print_exc()
-            known = _of_library(error)
-            print(f"error: {printable(str(known))}", file=sys.stderr)
-            return known.exit_code
-        except Interrupted as error:
-            print(f"interrupted by {error.signal.name}; the same command goes on", file=sys.stderr)
-            return error.exit_code
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-
-    return wrapped

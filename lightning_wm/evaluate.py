@@ -13,7 +13,7 @@ from pydantic import Field
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import Count, Natural, settings
 from lightning_wm.config.schema import PerturbConfig
-from lightning_wm.errors import exits
+from lightning_wm.console.command import command
 
 if TYPE_CHECKING:
     from lightning_wm.console.meter import Meter
@@ -61,13 +61,9 @@ class EvaluateOptions:
 USAGE = "python -m lightning_wm.evaluate run=RUN [planner=grad_mpc,cem] [planner.<field>=…] [episodes=10] [seed=20000]"
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: configuration.options_help(EvaluateOptions, USAGE))
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(argv or [])
-    if "--help" in arguments or "-h" in arguments:
-        print(configuration.options_help(EvaluateOptions, USAGE))
-        return 0
     options = configuration.options(arguments, EvaluateOptions)
     if options.inspect is not None:
         for path in inspected(options, options.inspect):

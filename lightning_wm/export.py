@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import field
 from pathlib import Path
@@ -13,7 +13,8 @@ from pydantic import Field
 
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import settings
-from lightning_wm.errors import ConfigError, UserError, exits
+from lightning_wm.console.command import command
+from lightning_wm.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from lightning_wm.runs.loading import LoadedRun
@@ -50,13 +51,9 @@ class ExportOptions:
 USAGE = "python -m lightning_wm.export run=RUN out=FOLDER [checkpoint=last|best] [leave_out=[FIELD]]"
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: configuration.options_help(ExportOptions, USAGE))
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(argv or [])
-    if "--help" in arguments or "-h" in arguments:
-        print(configuration.options_help(ExportOptions, USAGE))
-        return 0
     options = configuration.options(arguments, ExportOptions)
     out = export(options)
     print(out)

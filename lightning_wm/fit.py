@@ -7,13 +7,13 @@ its table again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_wm import config as configuration
 from lightning_wm.console.banner import Banner
-from lightning_wm.errors import Interrupted, LightningWMError, UserError, exits
+from lightning_wm.console.command import command
+from lightning_wm.errors import Interrupted, LightningWMError, UserError
 from lightning_wm.study.seeds import run, several
 
 if TYPE_CHECKING:
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     from lightning_wm.training.signals import Signals
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(configuration.help_text)
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(argv or [])
-    if "--help" in arguments or "-h" in arguments:
-        print(configuration.help_text(arguments))
-        return 0
     if "recipe=list" in arguments:
         for name, about in configuration.recipe_names():
             print(f"{name:28} {about}")

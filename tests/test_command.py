@@ -13,8 +13,8 @@ from lightning_wm import __version__
 from lightning_wm.__main__ import COMMANDS, main
 from lightning_wm.console.completion import candidates
 from lightning_wm.console.completion import main as completion
-from lightning_wm.info import main as info
-from lightning_wm.tasks import main as tasks
+from lightning_wm.console.info import main as info
+from lightning_wm.console.tasks import main as tasks
 
 
 def test_every_command_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,7 +205,7 @@ def test_recipes_of_an_installed_package_are_inside_it(tmp_path: Path) -> None:
     package = Path(lightning_wm.__file__).parent
     copy = tmp_path / "lightning_wm"
     copy.mkdir()
-    for name in ("__init__.py", "errors.py", "registry.py", "version.py"):
+    for name in ("__init__.py", "errors.py", "registry.py"):
         shutil.copy(package / name, copy)
     for name in ("config", "envs"):
         shutil.copytree(package / name, copy / name)

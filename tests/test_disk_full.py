@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_wm.errors import DiskError, UserError, exits
+from lightning_wm.console.command import exits
+from lightning_wm.errors import DiskError, UserError
 from lightning_wm.fit import main as fit
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO, Counters, load_checkpoint
 from lightning_wm.runs.directory import RunDirectory

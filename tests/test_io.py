@@ -16,8 +16,9 @@ from typing import BinaryIO
 import pytest
 import torch
 
+from lightning_wm.console.command import exits
 from lightning_wm.data import Replay
-from lightning_wm.errors import DiskError, UserError, exits
+from lightning_wm.errors import DiskError, UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_wm.info import processor
+from lightning_wm.console.info import processor
 from lightning_wm.runs.directory import environment
 from lightning_wm.runs.files import write_json
 

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from lightning_wm.errors import exits
+from lightning_wm.console.command import command
 
 OPTIONS = {
     "evaluate": ("lightning_wm.evaluate", "EvaluateOptions"),
@@ -20,12 +20,9 @@ OPTIONS = {
 USAGE = 'eval "$(lightning_wm completion)"          # in ~/.bashrc or ~/.zshrc'
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: USAGE)
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    if {"--help", "-h"} & {*(argv or [])}:
-        print(USAGE)
-        return 0
     from argcomplete.shell_integration import shellcode
 
     print(shellcode(["lightning_wm"], shell="bash"))

@@ -12,7 +12,8 @@ from pydantic import AfterValidator
 
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import settings
-from lightning_wm.errors import UserError, exits
+from lightning_wm.console.command import command
+from lightning_wm.errors import UserError
 from lightning_wm.report import store
 from lightning_wm.report.rows import CurveRow, EvaluationRow
 
@@ -45,13 +46,9 @@ class ReportOptions:
     """Write index.html, report.md and figures into `out` too."""
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: configuration.options_help(ReportOptions, USAGE))
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(argv or [])
-    if "--help" in arguments or "-h" in arguments:
-        print(configuration.options_help(ReportOptions, USAGE))
-        return 0
     options = configuration.options(arguments, ReportOptions)
     out = Path(options.out)
     evaluations, curves = store.read_evaluations(out), store.read_curves(out)

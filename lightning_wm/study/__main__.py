@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import settings
-from lightning_wm.errors import exits
+from lightning_wm.console.command import command
 from lightning_wm.study.launch import Launch
 
 USAGE = "python -m lightning_wm.study [status] study=learning [size=small] [jobs=2] [launcher=local] [until=18:30]"
@@ -27,13 +26,9 @@ class StudyOptions(Launch):
     """Folder of the runs; runs/study/<name> by default."""
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: configuration.options_help(StudyOptions, USAGE))
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(argv or [])
-    if "--help" in arguments or "-h" in arguments:
-        print(configuration.options_help(StudyOptions, USAGE))
-        return 0
     status = "status" in arguments
     given = [item for item in arguments if item != "status"]
     options = configuration.options(given, StudyOptions, {"study": "study=learning"})

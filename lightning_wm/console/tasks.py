@@ -1,34 +1,32 @@
-"""What task.name can be: `python -m lightning_wm.tasks [walker]`."""
+"""What task.name can be: `lightning_wm tasks [walker]`."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 
-from lightning_wm.errors import LightningWMError, UserError, exits, hint
+from lightning_wm.console.command import command
+from lightning_wm.errors import LightningWMError, UserError, hint
 
 USAGE = """\
-python -m lightning_wm.tasks [WORD ...]
+lightning_wm tasks [WORD ...]
 
 Every task of dm_control's suite and, where Gymnasium is installed, of its registry, whose names have all the words:
 how many numbers an action and an observation have, and after how many env steps an episode ends.
 """
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: USAGE)
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    words = [word.lower() for word in argv or []]
-    if {"--help", "-h"} & {*words}:
-        print(USAGE)
-        return 0
+    words = [word.lower() for word in arguments]
     everything = names()
     found = [name for name in everything if all(word in name.lower() for word in words)]
     if not found:
         typed = " ".join(words)
         near = hint(typed, [name.partition("/")[2] for name in everything])
-        raise UserError(f"no task has {typed!r} in its name{near or ';'} type python -m lightning_wm.tasks for all")
+        raise UserError(f"no task has {typed!r} in its name{near or ';'} type lightning_wm tasks for all")
     shown = 0
     for name in found:
         sizes = described(name)
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action, observation, limit = sizes
         print(f"{name:36} {action:7} {observation:11} {'-' if limit is None else limit:>9}", flush=True)
     if not shown:
-        raise UserError(f"none of {', '.join(found)} has continuous actions; type python -m lightning_wm.tasks for all")
+        raise UserError(f"none of {', '.join(found)} has continuous actions; type lightning_wm tasks for all")
     return 0
 
 
@@ -73,7 +71,3 @@ def described(name: str) -> tuple[int, int, int | None] | None:
                 return int(simulator.low.size), simulator.size, limit_of(simulator)
     except LightningWMError:  # its actions are no numbers, or a package of its own is missing
         return None
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(None))

@@ -1,27 +1,25 @@
-"""What to paste into a bug report: `python -m lightning_wm.info`."""
+"""What to paste into a bug report: `lightning_wm info`."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lightning_wm.errors import exits
-from lightning_wm.version import __version__
+from lightning_wm import __version__
+from lightning_wm.console.command import command
 
+USAGE = "lightning_wm info\n\nVersions, drawing and devices, to paste into a bug report."
 OPTIONAL = ("gymnasium", "tensorboard", "wandb", "trackio", "ray")
 VARIABLES = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
-@exits
-def main(argv: Sequence[str] | None = None) -> int:
+@command(lambda _: USAGE)
+def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    if {"--help", "-h"} & {*(argv or [])}:
-        print("python -m lightning_wm.info\n\nVersions, drawing and devices, to paste into a bug report.")
-        return 0
     for name, value in lines():
         print(f"{name:20} {value}")
     return 0
@@ -74,7 +72,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(None))
