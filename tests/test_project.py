@@ -34,9 +34,10 @@ def test_every_dependency_has_a_tested_version() -> None:
 
 
 def test_one_version_everywhere() -> None:
-    """pyproject.toml, CITATION.cff and the package name the same version."""
+    """CITATION.cff and the package name the same version; what is built takes the package's."""
     (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    assert cited == lightning_wm.__version__ == PROJECT["version"]
+    assert cited == lightning_wm.__version__
+    assert "version" in PROJECT["dynamic"]
 
 
 def test_links_between_pages_lead_somewhere() -> None:
