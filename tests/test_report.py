@@ -105,7 +105,9 @@ def test_without_runs_it_shows_what_is_there_beside_the_strongest(capsys: pytest
 
 def test_pages_are_written_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
-    page.write_text("before\n\n<!-- results: seeds recipe=state/walker_walk planner=policy seed=20000 -->\n| old |\n\nafter\n")
+    page.write_text(
+        "before\n\n<!-- results: seeds recipe=state/walker_walk planner=policy seed=20000 -->\n| old |\n\nafter\n"
+    )
     assert report([f"out={RESULTS}", f"pages={page}"]) == 0
     text = page.read_text()
     assert "| 0 | 963.0 | 951.0 to 975.1 |" in text
