@@ -46,7 +46,8 @@ class ActorConfig:
             )
 
 
-def _odd(bins: int) -> int:
+def odd(bins: int) -> int:
+    """Refuse an even number: zero is to be one of the bins."""
     if bins % 2 == 0:
         raise ValueError("an even number")
     return bins
@@ -66,7 +67,7 @@ class CriticConfig:
     """LayerNorm after each hidden layer."""
     members: Count = 1
     """K: critics that are initialised differently and learn from the same targets; their mean is the value."""
-    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(_odd)] = 151
+    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(odd)] = 151
     """Bins of the two-hot code, even in symlog space."""
     bin_limit: Positive = 12.0
     """Outermost bins in symlog units: values within symexp of this, 162,754 at 12."""

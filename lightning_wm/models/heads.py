@@ -42,7 +42,11 @@ class TwoHotHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Expected value `[M]`."""
-        value: Tensor = two_hot_decode(widen(self.network(features)), self.support)
+        return self.decoded(self.network(features))
+
+    def decoded(self, logits: Tensor) -> Tensor:
+        """Expected value `[...]` of logits `[..., bins]`."""
+        value: Tensor = two_hot_decode(widen(logits), self.support)
         return value
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +57,64 @@ def mlp(
 def perceptron(c: ModelConfig, inputs: int, outputs: int | None, layers: int | None = None) -> nn.Sequential:
     """`mlp` as a model's settings have it, of `layers` hidden layers where it says how many."""
     return mlp(inputs, c.units, c.layers if layers is None else layers, outputs, c.activation, c.norm, c.norm_kind)
+
+
+class Stacked(nn.Module):
+    """K perceptrons of equal shape, computed as one; each has initial weights of its own, as nn.Linear draws them.
+
+    Args:
+        members: K.
+        inputs: width of what they see.
+        units: width of the hidden layers.
+        layers: number of hidden layers.
+        outputs: width of what each says.
+        activation: a name of `ACTIVATIONS`.
+        norm: LayerNorm after each hidden layer.
+        dropout: share of the first hidden layer that is dropped while training, before its norm.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        inputs: int,
+        units: int,
+        layers: int,
+        outputs: int,
+        activation: str,
+        norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [inputs, *[units] * layers, outputs]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for before, after in pairwise(widths):
+            bound = 1.0 / math.sqrt(before)
+            self.weights.append(nn.Parameter(torch.empty(members, before, after).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(members, 1, after).uniform_(-bound, bound)))
+        shapes = [(members, 1, units)] * (layers if norm else 0)
+        self.gains = nn.ParameterList(nn.Parameter(torch.ones(shape)) for shape in shapes)
+        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(shape)) for shape in shapes)
+        self.members, self.dropout = members, dropout
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """What each says of `[M, inputs]`, `[K, M, outputs]`; only those `chosen` `[C]`: `[C, M, outputs]`."""
+
+        def of(parameter: Tensor) -> Tensor:
+            return parameter if chosen is None else parameter[chosen]
+
+        values = x.expand(self.members if chosen is None else len(chosen), *x.shape)
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            values = torch.baddbmm(of(bias), values, of(weight))
+            if index == len(self.weights) - 1:
+                break
+            if index == 0 and self.dropout:
+                values = F.dropout(values, self.dropout, self.training)
+            if self.gains:
+                values = F.layer_norm(values, values.shape[-1:]) * of(self.gains[index]) + of(self.shifts[index])
+            values = self.activation(values)
+        return values
 
 
 @torch.no_grad()
