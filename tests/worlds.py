@@ -22,6 +22,8 @@ SMALL = {
     "bin_limit": 4.0,
     "classes": 3,
     "blocks": 3,
+    "latent": 12,
+    "simplex": 4,
 }
 
 
