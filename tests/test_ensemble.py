@@ -12,8 +12,8 @@ from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.rssm import RSSMConfig
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
 from lightning_wm.planning import Objective, problem_of
-from lightning_wm.registry import names
 from tests.problems import generators
+from tests.test_models import RECURRENT
 from tests.worlds import experience, model_of, total, world
 
 
@@ -59,7 +59,7 @@ def test_members_agree_where_they_were_trained_and_not_elsewhere() -> None:
     assert elsewhere > 20 * there
 
 
-@pytest.mark.parametrize("name", names("model"))
+@pytest.mark.parametrize("name", RECURRENT)
 def test_it_learns_beside_the_model_and_leaves_it_alone(name: str) -> None:
     batch = experience(model_of(name).spaces, 2, 4)
     plain, more = model_of(name), model_of(name, ensemble=3)
