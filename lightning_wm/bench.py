@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ALL = ("update", "behaviour", "sac", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
 WORDS = {
-    "all": "every one below but memory, planner and optimum",
+    "all": "every one below but memory, planner, gradient and optimum",
     "update": "an update of the world model beside TorchRL's and beside bare matrix products",
     "behaviour": "an update with actor and critic beside the world model's alone",
     "sac": "an update of agent=sac beside TorchRL's SACLoss in a bare loop",
@@ -33,6 +33,7 @@ WORDS = {
     "planners": "one decision beside TorchRL's CEMPlanner and beside bare rollouts",
     "memory": "resident memory while pixels are collected (minutes)",
     "planner": "what planners earn on a trained model, and what that costs",
+    "gradient": "a model's gradient of the return beside the simulator's own, by horizon",
     "optimum": "how near planners come to the optimum of known problems: share of the way from doing nothing",
 }
 
@@ -52,7 +53,8 @@ class BenchOptions:
     env_steps: Annotated[Count, Field(description="a positive number of env steps")] = 100_000
     """Of memory."""
     planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
-    """Of planner and optimum: names, comma separated, each with fields of its own: cem:candidates=100:elites=10."""
+    """Of planner and optimum: names, comma separated, each with fields of its own: cem:candidates=100:elites=10. Of
+    gradient: the first plays."""
     budgets_ms: list[str] = field(default_factory=list)
     """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
     episodes: Annotated[Count, Field(description="one or more episodes")] = 10
@@ -87,6 +89,8 @@ def main(arguments: list[str]) -> int:
     with one_thread():
         if what == "planner":
             _planner(options, budgets)
+        elif what == "gradient":
+            _gradient(options)
         elif what == "optimum":
             _optimum(options)
         else:
@@ -206,6 +210,26 @@ def _planner(options: BenchOptions, budgets: list[float]) -> None:
         picture = path.with_suffix(".png")
         draw(played, picture)
         print(picture)
+
+
+def _gradient(options: BenchOptions) -> None:
+    """The table of both gradients by horizon, and its JSON."""
+    if options.run is None:
+        raise UserError("run is missing: gradients are those of a trained model; type run=runs/quickstart-s0")
+    if not options.planners:
+        raise UserError("planners is empty; expected one that plays; type planners=grad_mpc")
+    from lightning_wm.benchmarks import gradients, report
+    from lightning_wm.console.meter import Meter
+    from lightning_wm.runs.loading import load_run
+
+    loaded = load_run(options.run, "last", options.plugins, options.trust)
+    with Meter() as meter:
+        found = gradients.compare(loaded, options.planners[0], options.episodes, options.seed, meter)
+    measured = gradients.rows(found)
+    report.show(gradients.table(measured))
+    path = Path(options.json) if options.json else loaded.run.path / "bench" / "gradients.json"
+    report.save(path, measured, {"run": options.run, "planner": options.planners[0], "seed": options.seed})
+    print(path)
 
 
 def _optimum(options: BenchOptions) -> None:

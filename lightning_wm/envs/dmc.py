@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,26 @@ class DMControl:
     def perturb(self, factors: PerturbConfig) -> None:
         """Change the physics for good."""
         physics.perturb(self._env.physics.model.ptr, self._env.physics.data.ptr, factors)
+
+    def state(self) -> object:
+        """MuJoCo's integration state, its warm start included, and how old the episode is."""
+        import mujoco
+
+        model, data = self._env.physics.model.ptr, self._env.physics.data.ptr
+        kept = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(model, data, kept, mujoco.mjtState.mjSTATE_INTEGRATION)
+        return kept, self._env._step_count
+
+    def restore(self, state: object) -> None:
+        """Go on from a `state` of the same episode; what is shown changes with the next step."""
+        import mujoco
+
+        kept, count = cast("tuple[NDArray[np.float64], int]", state)
+        model, data = self._env.physics.model.ptr, self._env.physics.data.ptr
+        mujoco.mj_setState(model, data, kept, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_setState(model, data, kept, mujoco.mjtState.mjSTATE_INTEGRATION)  # forward has warmed up anew
+        self._env._step_count, self._env._reset_next_step = count, False
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; with a seed, from a random state that depends on nothing else."""

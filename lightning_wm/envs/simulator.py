@@ -78,6 +78,17 @@ class Perturbable(Protocol):
         """Multiply masses, friction, damping and gravity, once, before the first reset."""
 
 
+@runtime_checkable
+class Rewinds(Protocol):
+    """A simulator that can be put back into a state that it was in during the same episode."""
+
+    def state(self) -> object:
+        """All that the rest of the episode depends on."""
+
+    def restore(self, state: object) -> None:
+        """Go on from there; the same actions lead to the same rewards."""
+
+
 def limit_of(simulator: Simulator) -> int | None:
     """Env steps after which a simulator ends every episode; None where it does not, or does not say."""
     return simulator.episode_limit if isinstance(simulator, EndsByTime) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,40 @@ def plain(value: float | Tensor | list[Any]) -> Any:
     return value if abs(value) < float("inf") else None
 
 
+def decisions(env: EnvBase, actor: Actor, seed: int, numbers: Collection[int]) -> Iterator[Decision]:
+    """Play the episode of a seed, and look at those of its decisions that have the given numbers.
+
+    Between two of them the environment stands at the decision that was given last, before its action.
+
+    Raises:
+        UserError: nothing is planned in it.
+    """
+    planner = actor.planner if isinstance(actor, WorldModelActor) else None
+    if not isinstance(planner, BasePlanner):
+        raise UserError("there is nothing to look at where no planner of lightning_wm searches; type planner=grad_mpc")
+    seen: TensorDictBase = env.reset(seeds=[seed])
+    actor.reset()
+    actor.episode = 0
+    for number in range(max(numbers, default=-1) + 1):
+        planner.trace = trace = Trace() if number in numbers else None
+        action = actor.act(seen).to("cpu", torch.float32)
+        planner.trace = None
+        if trace is not None:
+            yield _decision(seed, number, seen, actor, trace)
+        seen["action"] = action
+        seen = env.step(seen)["next"].exclude("reward")
+        if bool(seen["done"].any()):
+            return
+
+
+def _decision(seed: int, number: int, seen: TensorDictBase, actor: Actor, trace: Trace) -> Decision:
+    """What a watched planner has just decided."""
+    assert trace.search is not None
+    assert actor.plan is not None
+    executed, score = actor.plan["actions"][0], float(actor.plan["stats", "score_best"][0])
+    return Decision(seed, number, seen, executed, score, trace.scored, trace.search.probe())
+
+
 def reach(env: EnvBase, actor: Actor, seed: int, step: int) -> Decision:
     """Play the episode of a seed up to a decision and make it.
 
@@ -78,10 +113,7 @@ def reach(env: EnvBase, actor: Actor, seed: int, step: int) -> Decision:
     planner.trace = trace = Trace()
     actor.act(seen)
     planner.trace = None
-    assert trace.search is not None
-    assert actor.plan is not None
-    executed, score = actor.plan["actions"][0], float(actor.plan["stats", "score_best"][0])
-    return Decision(seed, number, seen, executed, score, trace.scored, trace.search.probe())
+    return _decision(seed, number, seen, actor, trace)
 
 
 def _play(env: EnvBase, actor: Actor, seed: int, step: int) -> TensorDictBase:
