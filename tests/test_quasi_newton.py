@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -95,27 +93,9 @@ def test_the_mean_of_a_basin_is_not_between_peaks() -> None:
     assert choose(search, plans, broken, "basin", None)[0].item() == pytest.approx((0.5 + 0.56) / 2)
 
 
-def test_a_consensus_is_the_mean_of_those_that_agree_and_else_the_basin() -> None:
-    """On a cap the mean of the elites is worth more than they are; on two peaks it lies in the valley between."""
-    cap = Problem(1, lambda state, action, _: {"x": action}, lambda s: -s["x"][:, 0].square())
-    search = Search(cap, {"x": torch.zeros(1, 1, dtype=D)}, generators(1), 1)
-    plans = rows(0.1, -0.2, 0.3, 0.9, -0.9)
-    plan, score = choose(search, plans, search.score(plans), "consensus", 3)
-    assert plan.item() == pytest.approx((0.1 - 0.2 + 0.3) / 3)
-    assert score.item() == pytest.approx(-(plan.item() ** 2))
-    peaks = replace(cap, reward=lambda s: -(s["x"][:, 0].square() - 0.25).square())
-    search = Search(peaks, {"x": torch.zeros(1, 1, dtype=D)}, generators(1), 1)
-    plans = rows(0.45, 0.5, 0.56, -0.52, -0.47)
-    assert choose(search, plans, search.score(plans), "consensus", 5)[0].item() == pytest.approx(1.51 / 3)
-    broken = search.score(plans)
-    broken[0, :] = -torch.inf
-    assert choose(search, plans, broken, "consensus", 5)[0].isfinite().all()
-
-
-@pytest.mark.parametrize("execute", ["basin", "consensus"])
-def test_a_single_candidate_has_no_neighbours(execute: str) -> None:
-    with pytest.raises(ValueError, match=rf"planner\.execute={execute}: .* type planner\.execute=best"):
-        build("grad_mpc", execute=execute, candidates=1)
+def test_a_single_candidate_has_no_basin() -> None:
+    with pytest.raises(ValueError, match=r"planner\.execute=basin: .* type planner\.execute=best"):
+        build("grad_mpc", execute="basin", candidates=1)
 
 
 def test_the_far_peak_is_reached_and_kept() -> None:

@@ -34,15 +34,15 @@ class GradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on action sequences."""
 
     name: str = "grad_mpc"
-    execute: Literal["best", "mean", "basin", "consensus", "sample"] = "mean"
+    execute: Literal["best", "mean", "basin", "sample"] = "mean"
     iterations: Count = 25
     step_size: Positive = 0.3
     momentum: Weight = 0.9
     candidates: Count = 8
     """N: action sequences that are improved side by side."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` and `consensus` average, `basin` chooses among and `sample` draws from;
-    null: a third of the candidates, for `basin` all."""
+    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
+    the candidates, for `basin` all."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
     zero: bool = False

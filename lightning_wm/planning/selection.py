@@ -20,8 +20,7 @@ def choose(
         candidates: `[E, N, H, A]`.
         score: `[E, N]`, -inf where not finite.
         execute: `best`; `mean`, of the `elites` best; `basin`, of those among them that are on the best one's peak;
-            `consensus`, the mean where they agree, else the basin of all candidates; `sample`, one of the `elites`
-            best, drawn uniformly.
+            `sample`, one of the `elites` best, drawn uniformly.
         elites: K; None for a third of the candidates, of `basin` for all.
     """
     count = candidates.shape[1]
@@ -30,8 +29,6 @@ def choose(
     number = 1 if execute == "best" else elites
     top, index = ranked[:, :number], order[:, :number]  # E, K
     plans = pick(candidates, index)  # E, K, H, A
-    if execute == "consensus":
-        return consensus(search, pick(candidates, order), ranked, elites)
     if execute == "basin":
         return safe(search, average(plans, same_basin(search, plans, top)), plans[:, 0], top[:, 0])
     if execute == "mean":
@@ -40,32 +37,6 @@ def choose(
         chosen = draw_index(search, top.isfinite().to(candidates))  # E
         return pick(plans, chosen[:, None])[:, 0], top.gather(1, chosen[:, None])[:, 0]
     return plans[:, 0], top[:, 0]
-
-
-def consensus(search: Search, plans: Tensor, score: Tensor, elites: int) -> tuple[Tensor, Tensor]:
-    """The mean of the `elites` best where it is worth at least what they are on average, else the best one's basin.
-
-    Where they are on one peak, or the score is flat between them, their mean loses nothing and is robust to what the
-    model gets wrong; between peaks it would be worth less than any of them.
-
-    Args:
-        plans: `[E, N, H, A]`, the best first.
-        score: `[E, N]`, of the plans.
-
-    Returns:
-        Plan `[E, H, A]` and its score `[E]`.
-    """
-    finite, top = score[:, :elites].isfinite(), score[:, :elites]
-    mean, worth = safe(search, average(plans[:, :elites], finite), plans[:, 0], score[:, 0])
-    alone, alone_worth = safe(search, average(plans, same_basin(search, plans, score)), plans[:, 0], score[:, 0])
-    expected = torch.where(finite, top, 0.0).sum(1) / finite.sum(1).clamp(min=1)
-    agreed = worth >= expected - _rounding(expected)
-    return torch.where(agreed[:, None, None], mean, alone), torch.where(agreed, worth, alone_worth)
-
-
-def _rounding(score: Tensor) -> Tensor:
-    """What a score may lose to its last digits."""
-    return 8 * torch.finfo(score.dtype).eps * score.abs()
 
 
 def same_basin(search: Search, plans: Tensor, score: Tensor) -> Tensor:
@@ -79,7 +50,8 @@ def same_basin(search: Search, plans: Tensor, score: Tensor) -> Tensor:
     """
     halfway = search.score((plans + plans[:, :1]) / 2)
     ends = (score + score[:, :1]) / 2
-    same = (halfway >= ends - _rounding(ends)) & score.isfinite()
+    rounding = 8 * torch.finfo(score.dtype).eps * ends.abs()
+    same = (halfway >= ends - rounding) & score.isfinite()
     return same | (torch.arange(score.shape[1], device=score.device) == 0) & score[:, :1].isfinite()
 
 

@@ -21,9 +21,9 @@ class PlannerConfig:
     """The planner's name."""
     horizon: Count = 12
     """H: agent steps that are imagined (PlaNet's 12, arXiv:1811.04551 App. A)."""
-    execute: Literal["best", "mean", "basin", "consensus", "sample"] = "best"
-    """`best` candidate, `mean` of the elites, `basin`, the mean of those on the best one's peak, `consensus`, the mean
-    where it is worth what the elites are and else the basin, or `sample`, one of the elites."""
+    execute: Literal["best", "mean", "basin", "sample"] = "best"
+    """`best` candidate, `mean` of the elites, `basin`, the mean of those on the best one's peak, or `sample`, one of
+    the elites."""
     replan: Count = 1
     """Decisions that a plan serves; 1 plans at every decision."""
     latents: Literal["mean", "sample"] = "mean"
@@ -36,10 +36,8 @@ class PlannerConfig:
         check_replan(self.horizon, self.replan)
         own = vars(self)
         elites, candidates = own.get("elites"), own.get("candidates")
-        if (self.execute == "basin" and 1 in (elites, candidates)) or (self.execute == "consensus" and candidates == 1):
-            raise ValueError(
-                f"planner.execute={self.execute}: a single candidate has no neighbours; type planner.execute=best"
-            )
+        if self.execute == "basin" and 1 in (elites, candidates):
+            raise ValueError("planner.execute=basin: a single candidate has no neighbours; type planner.execute=best")
         if elites is not None and candidates is not None and elites > candidates:
             raise ValueError(
                 f"planner.elites={elites}: more elites than candidates={candidates}; expected at most that"
