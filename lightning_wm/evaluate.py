@@ -136,9 +136,8 @@ def _played(
     """The planners' evaluations, one after the other."""
     from lightning_wm.playing.results import line
     from lightning_wm.training.evaluation import evaluate_planner
-    from lightning_wm.training.experiment import environments
 
-    with closing(environments(loaded.config)(min(options.environments, options.episodes))) as env:
+    with closing(loaded.environments(min(options.environments, options.episodes))) as env:
         for number, (name, planner, actor) in enumerate(contenders, 1):
             result = evaluate_planner(
                 loaded.config,
@@ -170,12 +169,11 @@ def inspected(options: EvaluateOptions, step: int) -> list[Path]:
     from lightning_wm.inspection import inspect
     from lightning_wm.inspection.picture import draw
     from lightning_wm.runs.files import write_json
-    from lightning_wm.training.experiment import environments
 
     loaded, contenders, stem = _load(options)
     about = {"task": loaded.config.task.name, "env_steps": loaded.env_steps, "checkpoint": loaded.checkpoint}
     files: list[Path] = []
-    with closing(environments(loaded.config)(1)) as env:
+    with closing(loaded.environments(1)) as env:
         for name, planner, actor in contenders:
             seen = inspect(env, actor, getattr(loaded.agent, "model", None), options.seed, step)
             picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
@@ -188,11 +186,10 @@ def inspected(options: EvaluateOptions, step: int) -> list[Path]:
 
 
 def _films(loaded: LoadedRun, contenders: Sequence[Contender], seed: int, stem: str) -> list[Path]:
-    from lightning_wm.training.experiment import environments
     from lightning_wm.training.video import film
 
     paths: list[Path] = []
-    with closing(environments(loaded.config)(1)) as env:
+    with closing(loaded.environments(1)) as env:
         for name, _, actor in contenders:
             path = loaded.run.videos / f"{stem}-{name}.mp4"
             film(env, actor, seed, path)

@@ -83,6 +83,7 @@ def export(options: ExportOptions) -> Path:
     """
     from lightning_wm.runs.card import card
     from lightning_wm.runs.files import write_json, write_text
+    from lightning_wm.runs.interface import write_interface
     from lightning_wm.runs.loading import load_run
     from lightning_wm.runs.model_folder import (
         CARD,
@@ -104,6 +105,7 @@ def export(options: ExportOptions) -> Path:
     with new_folder(out) as folder:
         write_weights(folder, Weights(tensors, loaded.env_steps, loaded.checkpoint))
         write_text(folder / CONFIG, configuration.to_yaml(tree))
+        write_interface(folder, loaded.interface)
         if judged is not None:
             write_json(folder / EVALUATION, judged)
         parameters = sum(value.numel() for value in tensors.values())

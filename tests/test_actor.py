@@ -47,7 +47,7 @@ def test_every_form_of_an_observation_gives_the_same_action() -> None:
 
 
 def test_a_missing_observation_is_named() -> None:
-    with pytest.raises(UserError, match=r"with pixels; expected a mapping with 'observation' numbers \[5\]"):
+    with pytest.raises(UserError, match=r"with pixels \[1, 5\]; expected a mapping with 'observation' numbers \[5\]"):
         actor().act({"pixels": seen(1)})
 
 

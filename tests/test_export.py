@@ -26,7 +26,7 @@ from lightning_wm.export import main as export
 from lightning_wm.runs.card import card
 from lightning_wm.runs.loading import load_run
 
-FILES = ["README.md", "config.yaml", "evaluation.json", "model.safetensors"]
+FILES = ["README.md", "config.yaml", "evaluation.json", "model.safetensors", "spaces.json"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def failed(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int =
     return message
 
 
-def test_four_files_and_nothing_else(trained: Path, model: Path) -> None:
+def test_five_files_and_nothing_else(trained: Path, model: Path) -> None:
     assert sorted(path.name for path in model.iterdir()) == FILES
     assert [path.name for path in model.parent.iterdir()] == ["cartpole"]
     assert read_tree(model / "config.yaml") == read_tree(trained / "config.yaml")

@@ -25,7 +25,6 @@ from lightning_wm.protocols import Actor, PlannerSettings
 from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun, planner_config
 from lightning_wm.training.evaluation import evaluate_planner
-from lightning_wm.training.experiment import environments
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def compare(
     configs = [(text, planner_of(loaded, text)) for text in written]
     actors = [_actor(loaded, config, games) for _, config in configs]  # all faults before the first game
     measure = plan_milliseconds(loaded.agent, plans)
-    with closing(environments(loaded.config)(min(games.environments, games.episodes))) as env:
+    with closing(loaded.environments(min(games.environments, games.episodes))) as env:
         for (label, config), actor in zip(configs, actors, strict=True):
             if not (budgets and knobs(config)):
                 yield _timed(_play(loaded, label, config, actor, env, games, meter), actor, env)

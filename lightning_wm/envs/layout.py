@@ -84,6 +84,15 @@ class ObservationLayout:
         """By name, in the vector's order; parts of inner mappings are named `outer/inner`."""
 
     @property
+    def top(self) -> tuple[str, ...]:
+        """The names of the outermost mapping; none where the observation is a single array."""
+        return () if isinstance(self._tree, Part) else tuple(self._tree)
+
+    def leaves(self) -> list[tuple[tuple[str, ...], Part]]:
+        """All parts, left out of the vector or not, each with its names from the outermost mapping on."""
+        return list(_leaves(self._tree))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of the parts, in the vector's order."""
         return tuple(self.parts)
@@ -166,12 +175,17 @@ WHOLE = "observation"
 """Name of the part where the observation is a single array."""
 
 
-def _parts(tree: Tree, path: str = "") -> Iterator[tuple[str, Part]]:
+def _leaves(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Part]]:
     if isinstance(tree, Part):
-        yield path or WHOLE, tree
+        yield path, tree
         return
     for name, branch in tree.items():
-        yield from _parts(branch, f"{path}/{name}" if path else name)
+        yield from _leaves(branch, (*path, name))
+
+
+def _parts(tree: Tree) -> Iterator[tuple[str, Part]]:
+    for path, part in _leaves(tree):
+        yield "/".join(path) or WHOLE, part
 
 
 def _values(tree: Tree, value: object, path: str, faults: list[str]) -> Iterator[tuple[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,19 +86,32 @@ class ObservationIntake:
             "next observation, or set actor.missing='predict' to act on what the model expects instead"
         )
 
-    def _named(self, observation: object) -> dict[str, object]:
+    def _named(self, observation: Any) -> dict[str, object]:
         """The entries by the agent's names; the task's own parts become the state vector."""
-        if isinstance(observation, Mapping | TensorDictBase) and all(name in observation for name in self.shapes):
+        mapping = isinstance(observation, Mapping | TensorDictBase)
+        if mapping and not self._is_own(observation) and all(name in observation for name in self.shapes):
             return {name: observation[name] for name in self.shapes}
-        if not isinstance(observation, Mapping | TensorDictBase) and len(self.shapes) == 1:
+        if not mapping and len(self.shapes) == 1:
             return dict.fromkeys(self.shapes, observation)
-        if self.layout is not None and list(self.shapes) == ["observation"]:
+        if self.layout is not None and "observation" in self.shapes:
+            pixels = {} if list(self.shapes) == ["observation"] else self._pixels(observation)
+            own = {name: observation[name] for name in observation if name not in pixels} if pixels else observation
             try:
-                return {"observation": self.layout.flatten(observation)}
+                return {"observation": self.layout.flatten(own), **pixels}
             except ValueError as error:
                 raise UserError(f"{error}; expected {self._expected()}") from error
-        given = ", ".join(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
-        raise UserError(f"an observation with {given}; expected {self._expected()}")
+        raise UserError(f"an observation with {_described(observation)}; expected {self._expected()}")
+
+    def _is_own(self, observation: Any) -> bool:
+        """Whether it has parts of the task's own beside one that may be called like ours."""
+        own = () if self.layout is None else self.layout.top
+        return any(name in observation for name in own if name not in self.shapes)
+
+    def _pixels(self, observation: Any) -> dict[str, object]:
+        """The picture beside the task's own parts."""
+        if not isinstance(observation, Mapping | TensorDictBase) or "pixels" not in observation:
+            raise UserError(f"an observation with {_described(observation)}; expected {self._expected()}")
+        return {"pixels": observation["pixels"]}
 
     def _tensor(self, name: str, value: object) -> Tensor:
         shape = self.shapes[name]
@@ -105,6 +119,8 @@ class ObservationIntake:
             tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         except (TypeError, ValueError) as error:
             raise UserError(f"{name} is no array of numbers ({error}); expected {self._expected()}") from error
+        if name == "pixels":
+            tensor = _channels_first(tensor, shape)
         fits = tensor.ndim in (len(shape), len(shape) + 1) and tuple(tensor.shape[-len(shape) :]) == shape
         if not fits or tensor.shape[0] == 0:
             raise UserError(f"{name} has shape {list(tensor.shape)}; expected {self._expected()}")
@@ -119,7 +135,28 @@ class ObservationIntake:
         kinds = {"observation": "numbers", "pixels": "uint8"}
         entries = [f"{name!r} {kinds[name]} {list(shape)}" for name, shape in self.shapes.items()]
         expected = f"a mapping with {' and '.join(entries)} (or [E, ...] for E environments)"
-        if self.layout is not None and list(self.shapes) == ["observation"]:
-            parts = zip(self.layout.names, self.layout.sizes, strict=True)
-            expected += f", or the task's own: {', '.join(f'{name} ({size})' for name, size in parts)}"
+        if self.layout is not None and "observation" in self.shapes:
+            parts = [f"{name} ({size})" for name, size in zip(self.layout.names, self.layout.sizes, strict=True)]
+            parts += [f"pixels {list(self.shapes['pixels'])}"] if "pixels" in self.shapes else []
+            expected += f", or the task's own: {', '.join(parts)}"
         return expected
+
+
+def _channels_first(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A picture `[..., X, Y, C]`, as simulators draw it, in the agent's order `[..., C, X, Y]`; others as they are."""
+    last = (*shape[1:], shape[0])
+    if pixels.ndim >= len(shape) and last != shape and tuple(pixels.shape[-len(shape) :]) == last:
+        return pixels.movedim(-1, -3)
+    return pixels
+
+
+def _described(observation: object) -> str:
+    """Names and sizes of what came."""
+    if not isinstance(observation, Mapping | TensorDictBase):
+        return type(observation).__name__
+    return ", ".join(f"{name} {_size(value)}" for name, value in observation.items()) or "nothing"
+
+
+def _size(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return f"({type(value).__name__})" if shape is None else str(list(shape))

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 
 from lightning_wm.errors import UserError
+from lightning_wm.runs.interface import SPACES
 from lightning_wm.runs.model_folder import CARD, CONFIG, EVALUATION, WEIGHTS
 from lightning_wm.runs.untrusted import reason
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 VIDEO = "episode.mp4"
-FILES = (CONFIG, WEIGHTS, EVALUATION, CARD, VIDEO)
+FILES = (CONFIG, WEIGHTS, EVALUATION, SPACES, CARD, VIDEO)
 """What is shared; nothing else is fetched, whatever lies there."""
 
 

@@ -12,13 +12,13 @@ from lightning_wm import config as configuration
 from lightning_wm.config import Config
 from lightning_wm.config.compose import group_file
 from lightning_wm.config.store import laid
-from lightning_wm.envs.layout import ObservationLayout
 from lightning_wm.errors import UserError
 from lightning_wm.models.ambient import settled
 from lightning_wm.planning.settings import judged_alike
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.registry import build
 from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.runs.interface import Interface, read_interface
 from lightning_wm.runs.model_folder import WEIGHTS, Weights, is_model_folder, read_weights
 from lightning_wm.runs.sources import locate
 from lightning_wm.runs.untrusted import check_folder
@@ -26,7 +26,10 @@ from lightning_wm.runs.weights import no_larger_than, put_weights
 from lightning_wm.training.experiment import build_agent, environments
 
 if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+
     from lightning_wm.agents.base import BaseAgent
+    from lightning_wm.envs.batched import SimulatorEnv
     from lightning_wm.protocols import Actor
 
 
@@ -45,8 +48,22 @@ class LoadedRun:
     """`last` or `best`; for a model folder, what it was exported from."""
     plugins: list[str]
     trust: bool
-    layout: ObservationLayout | None = None
-    """Of the task's own observation."""
+    interface: Interface
+    """What it sees and does."""
+
+    def environments(self, count: int) -> SimulatorEnv:
+        """E environments of its task.
+
+        Raises:
+            UserError: an unknown task, or one that shows or takes something else than the model was trained on.
+        """
+        env: SimulatorEnv = environments(self.config)(count)
+        try:
+            self.interface.refuse_other(_interface(env), self.config.task.name)
+        except UserError:
+            env.close()
+            raise
+        return env
 
 
 @settled()
@@ -62,8 +79,6 @@ def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] 
     Raises:
         UserError: it is neither, its files are damaged, or it names plugins that are not trusted.
     """
-    from lightning_wm.envs import observation_layout, spaces
-
     source = locate(path)
     run = RunDirectory(source.folder)
     if not run.exists():
@@ -77,13 +92,23 @@ def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] 
     tree = configuration.read_tree(run.config)
     config = configuration.from_tree(tree, plugins, trust)
     file, saved = _weights(run, checkpoint)
-    with closing(environments(config)(1)) as env:
-        seen, parts = spaces(env), observation_layout(env)
+    interface = read_interface(run.path) if is_model_folder(run.path) else None
+    if interface is None:
+        with closing(environments(config)(1)) as env:
+            interface = _interface(env)
     with no_larger_than(file, saved.tensors):
-        agent = build_agent(config, seen)
+        agent = build_agent(config, interface.spaces)
     put_weights(agent, saved.tensors, file)
     agent.eval()
-    return LoadedRun(source.run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, parts)
+    return LoadedRun(
+        source.run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, interface
+    )
+
+
+def _interface(env: EnvBase) -> Interface:
+    from lightning_wm.envs import observation_layout, spaces
+
+    return Interface(spaces(env), observation_layout(env))
 
 
 def _weights(run: RunDirectory, checkpoint: str) -> tuple[Path, Weights]:
@@ -131,7 +156,8 @@ def load_actor(
 
     Returns:
         A `protocols.Actor`: `actor.reset()`, then `actor.act(observation)` at every decision; every action is to be
-        held for the run's `task.action_repeat` env steps.
+        held for the run's `task.action_repeat` env steps. It takes the state vector, or what the task's own simulator
+        shows: `time_step.observation` of dm_control, the observation of a Gymnasium environment.
 
     Raises:
         UserError: it is neither, or it is damaged.
@@ -140,5 +166,5 @@ def load_actor(
     settings = planner_config(loaded, planner or loaded.config.planner.name, {})
     actor = loaded.agent.actor(build("planner", settings), seed=seed)
     if isinstance(actor, WorldModelActor):
-        actor.intake.layout = loaded.layout
+        actor.intake.layout = loaded.interface.layout
     return actor

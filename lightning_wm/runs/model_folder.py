@@ -2,6 +2,7 @@
 
     model.safetensors   the agent's weights; in its header the format, env_steps and checkpoint
     config.yaml         the run's configuration
+    spaces.json         what it sees and does, part by part (`interface.py`)
     evaluation.json     how the weights were judged, where they were
     README.md           the card
 
