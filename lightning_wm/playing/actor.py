@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.models.ambient import settled
-from lightning_wm.playing.observation import ObservationIntake
+from lightning_wm.playing.observation import ObservationIntake, Observed
+from lightning_wm.playing.realtime import ControlReport, run_at
 from lightning_wm.protocols import Planner, Problem, State, WorldModel
 
 
@@ -48,6 +52,7 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self.milliseconds = 0.0
         """Wall time of the last call of the planner, over the environments in the call."""
         self._state: State | None = None
+        self._action: Tensor
 
     # ---- the contract of protocols.Actor
 
@@ -75,15 +80,52 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         Raises:
             UserError: the observation does not fit or is not finite; the actor is as it was before the call.
         """
-        observed = self.intake.take(observation)
-        if self.missing == "refuse":
-            self.intake.refuse(observed)
-        rows = observed.rows.to(self._like().device)
-        if self._state is None or self._fresh.shape[0] != rows.shape[0]:
-            self._begin(rows.shape[0])
+        observed, rows = self._admit(observation)
         action = self._decide(rows, observed.finite)
         result = action if observed.batched else action[0]
         return result.cpu().numpy() if observed.arrays else result
+
+    def did(self, action: object) -> None:
+        """Say what was really done instead of what `act` answered, so that the next observation is filtered with it.
+
+        Args:
+            action: `[A]` or `[E, A]` in [-1, 1]; None for what `act` answered.
+        """
+        if action is not None and self._state is not None:
+            done = torch.as_tensor(action, device=self._action.device).to(self._action)
+            self._action = done.reshape(self._action.shape).clone()
+
+    @settled()
+    @torch.no_grad()
+    def watch(self, observation: object, action: object = None) -> None:
+        """Filter an observation that nothing is decided for; the random streams move on as if something were.
+
+        Args:
+            observation: as in `act`.
+            action: what was done before it, as in `did`.
+        """
+        self.did(action)
+        observed, rows = self._admit(observation)
+        self._pass_over(rows, observed.finite)
+
+    @property
+    def upcoming(self) -> Tensor:
+        """What the last plan goes on with after the last action, `[E, K, A]`; K is 0 at its end."""
+        if self.plan is None or self._state is None:
+            return torch.zeros(1, 0, self.problem.action)
+        rest: Tensor = self.plan["actions"][:, int(self._used.max()) :]
+        return rest
+
+    def run_at(
+        self,
+        hz: float,
+        observe: Callable[[], Any],
+        send: Callable[[NDArray[np.float32]], None],
+        decisions: int | None = None,
+        budget: float | None = None,
+    ) -> ControlReport:
+        """Observe, decide and send an action `hz` times a second; see `playing.realtime.run_at`."""
+        return run_at(self, hz, observe, send, decisions, budget)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write `action`; environments whose `is_init` is set begin a new episode."""
@@ -111,6 +153,21 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self._ahead: Tensor | None = None
         self._used = torch.zeros(environments, dtype=torch.int64, device=like.device)
 
+    def _admit(self, observation: object) -> tuple[Observed, TensorDict]:
+        """What came, looked at before anything is remembered, and its rows on the model's device."""
+        observed = self.intake.take(observation)
+        if self.missing == "refuse":
+            self.intake.refuse(observed)
+        rows = observed.rows.to(self._like().device)
+        if self._state is None or self._fresh.shape[0] != rows.shape[0]:
+            self._begin(rows.shape[0])
+        return observed, rows
+
+    def _pass_over(self, rows: TensorDict, finite: Tensor) -> None:
+        self._see(rows, finite)
+        self._used = self._used + 1
+        self._decision = [count + 1 for count in self._decision]
+
     def _forget(self) -> None:
         """Begin anew in the environments that were reset one by one."""
         if not bool(self._fresh.any()):
@@ -131,11 +188,15 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         """Decisions that a plan serves."""
         return self.planner.config.replan
 
-    @torch.no_grad()
-    def _decide(self, rows: TensorDict, finite: Tensor) -> Tensor:
+    def _see(self, rows: TensorDict, finite: Tensor) -> None:
         self._forget()
         assert self._state is not None
         self._state = self._filter(self._state, rows, finite)
+
+    @torch.no_grad()
+    def _decide(self, rows: TensorDict, finite: Tensor) -> Tensor:
+        self._see(rows, finite)
+        assert self._state is not None
         if self._ahead is None or bool((self._used >= self._replan).any()):
             self._think(self._state)
         assert self._ahead is not None
