@@ -30,7 +30,7 @@ def settings() -> dict[str, str]:
 @nox.session(reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """Run the tests on two processes; arguments after `--` go to pytest."""
-    install(session, "-e", ".[test,gym,hub,ray,report,trackio,wandb]")
+    install(session, "-e", ".[test,gym,hub,onnx,ray,report,trackio,wandb]")
     session.run("pytest", "-n", "2", *session.posargs, env=settings())
 
 

@@ -27,7 +27,9 @@ class ExportOptions:
     run: Annotated[str, Field(examples=["runs/quickstart-s0"])]
     """Run directory."""
     out: Annotated[str, Field(examples=["my_model"])]
-    """Model folder; it must not be there yet."""
+    """Model folder, or the policy's file; it must not be there yet."""
+    format: Annotated[Literal["folder", "onnx", "pt2"], Field(description="folder, onnx or pt2")] = "folder"
+    """A model `folder`, or the policy alone as one file: `onnx`, or `pt2`, a program of torch.export."""
     checkpoint: Annotated[Literal["last", "best"], Field(description="last or best")] = "last"
     """`last` or `best` (by evaluation during training)."""
     plugins: list[str] = field(default_factory=list)
@@ -48,13 +50,16 @@ class ExportOptions:
     """Fields of the configuration that are not shared, dotted (callbacks.mine.path): their defaults count again."""
 
 
-USAGE = "python -m lightning_wm.export run=RUN out=FOLDER [checkpoint=last|best] [leave_out=[FIELD]]"
+USAGE = "python -m lightning_wm.export run=RUN out=FOLDER [format=folder|onnx|pt2] [checkpoint=last|best]"
 
 
 @command(lambda _: configuration.options_help(ExportOptions, USAGE))
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     options = configuration.options(arguments, ExportOptions)
+    if options.format != "folder":
+        print(export_policy(options, options.format))
+        return 0
     out = export(options)
     print(out)
     if options.push is not None:
@@ -113,6 +118,25 @@ def export(options: ExportOptions) -> Path:
         write_text(
             folder / CARD, card(config, name, loaded.env_steps, loaded.checkpoint, parameters, judged, options.licence)
         )
+    return out
+
+
+def export_policy(options: ExportOptions, kind: Literal["onnx", "pt2"]) -> Path:
+    """Write the policy's file, whole or not at all; returns where it lies.
+
+    Raises:
+        UserError: the run cannot be read or has learned no policy, or `out` is there already.
+        DiskError: the file cannot be written.
+    """
+    from lightning_wm.runs.loading import load_run
+    from lightning_wm.runs.model_folder import refuse_existing
+    from lightning_wm.runs.policy_file import write_policy
+
+    out = Path(options.out)
+    refuse_existing(out)
+    if options.push is not None:
+        raise UserError(f"push={options.push} is for model folders; leave it out, or type format=folder")
+    write_policy(load_run(options.run, options.checkpoint, options.plugins, options.trust), out, kind)
     return out
 
 
