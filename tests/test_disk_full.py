@@ -24,7 +24,7 @@ from lightning_wm.runs.disk import append
 from lightning_wm.training.loggers import JSONLinesLogger
 from lightning_wm.training.plots import read_metrics
 from lightning_wm.training.tensorboard import EnvStepTensorBoard
-from lightning_wm.training.video import _write
+from lightning_wm.training.video import write_film
 from tests.conftest import ADDED, TINY
 
 MEGABYTE = 2**20
@@ -108,7 +108,7 @@ def test_a_film_that_does_not_fit_leaves_nothing(small: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (60, 256, 256, 3)).astype(np.uint8)
     fill(small / "filler", 64 * 1024)
     with pytest.raises(DiskError, match=r"film\.mp4 could not be written: .*; free some space"):
-        _write(small / "film.mp4", list(noise))
+        write_film(small / "film.mp4", list(noise))
     assert [path.name for path in small.iterdir()] == ["filler"]
 
 
@@ -120,10 +120,10 @@ def test_a_film_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(imageio_ffmpeg._io, "get_ffmpeg_exe", missing)
     with pytest.raises(UserError, match=r"film\.mp4: No ffmpeg exe could be found\. Install .*type pip install"):
-        _write(tmp_path / "film.mp4", [np.zeros((64, 64, 3), np.uint8)])
+        write_film(tmp_path / "film.mp4", [np.zeros((64, 64, 3), np.uint8)])
     (tmp_path / "videos").touch()
     with pytest.raises(UserError, match=r"film\.mp4 could not be written: "):
-        _write(tmp_path / "videos" / "film.mp4", [np.zeros((64, 64, 3), np.uint8)])
+        write_film(tmp_path / "videos" / "film.mp4", [np.zeros((64, 64, 3), np.uint8)])
 
 
 def test_a_librarys_own_error_is_exit_5_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,8 @@ class EvaluationConfig:
     final_seed: Seed = 20_000
     """First episode seed of the final table."""
     video: bool = True
-    """Write one episode as a video at the end (where rendering works)."""
+    """Write one episode as a video at the end (where rendering works), and what the model predicts from actions alone
+    beside the truth at every evaluation."""
 
 
 @settings("logging")

@@ -76,7 +76,7 @@ def sections(
     if any(method.milliseconds > 0 for method in found):
         shown.append(Section("Return and time of a decision", [Chart("cost", charts.cost(found))]))
     films = [film for run in runs for film in _films(run)]
-    return [*together, *shown, *([Section("Episodes", films)] if films else []), _settings(evaluations)]
+    return [*together, *shown, *([Section("Episodes and predictions", films)] if films else []), _settings(evaluations)]
 
 
 def _panel(panel: Panel, found: Sequence[Method], points: Sequence[CurveRow]) -> Section:
@@ -190,8 +190,8 @@ def _settings(evaluations: Sequence[EvaluationRow]) -> Section:
 
 def _films(path: Path) -> list[Film]:
     run = RunDirectory(path)
-    pictures = sorted((run.path / "inspect").glob("*.png"))[-1:]
-    return [Film(f"{run.path.name}: {film.stem}", film) for film in [run.newest_film(), *pictures] if film]
+    shown = [run.newest_film(), run.newest_prediction(), *sorted((run.path / "inspect").glob("*.png"))[-1:]]
+    return [Film(f"{run.path.name}: {film.stem}", film) for film in shown if film]
 
 
 # ---- writing

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,10 @@ from lightning_wm.runs.untrusted import refuse_shared
 PACKAGES = ("torch", "lightning", "torchrl", "tensordict", "omegaconf", "dm_control", "mujoco", "numpy")
 TOP = Path(__file__).resolve().parents[2]
 """Of the checkout, where the package lies in one."""
+
+
+OPEN_LOOP = "open-loop"
+"""What the names of films of predictions begin with."""
 
 
 class Meta(FileFormat):
@@ -78,8 +82,12 @@ class RunDirectory:
         return self.load(name)[0]
 
     def newest_film(self) -> Path | None:
-        """The video that was written last; None without any."""
-        return max(self.videos.glob("*.mp4"), key=lambda film: film.stat().st_mtime_ns, default=None)
+        """The episode that was filmed last; None without any."""
+        return _newest(film for film in self.videos.glob("*.mp4") if not film.name.startswith(OPEN_LOOP))
+
+    def newest_prediction(self) -> Path | None:
+        """The open-loop film that was written last; None without any."""
+        return _newest(self.videos.glob(f"{OPEN_LOOP}-*.mp4"))
 
     def exists(self) -> bool:
         """Whether a run has been started here."""
@@ -109,6 +117,10 @@ class RunDirectory:
         """Write down with what a run is about to begin; it exists when the last file, config.yaml, does."""
         write_json(self.meta, Meta(argv=argv, seed=seed, **environment()).as_json())
         write_text(self.config, config_yaml)
+
+
+def _newest(files: Iterable[Path]) -> Path | None:
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 def environment() -> dict[str, Any]:

@@ -91,7 +91,7 @@ class EnvStepTensorBoard(TensorBoardLogger):
 
         picture = as_gif(path)
         image = Summary.Image(
-            height=picture.size, width=picture.size, colorspace=3, encoded_image_string=picture.content
+            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=picture.content
         )
         with self._writing():
             writer = self.experiment._get_file_writer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,18 +57,24 @@ def film(
 
     seeds = [seed + row for row in range(env.batch_size[0])]
     episode = play(env, actor, seeds, on_decision=shoot, first=0)[0]
-    _write(path, frames[: episode.length])
+    write_film(path, frames[: episode.length])
     return episode
 
 
-def _write(path: Path, frames: list[np.ndarray[Any, Any]]) -> None:
+def write_film(path: Path, frames: Sequence[np.ndarray[Any, Any]], fps: int = FPS) -> None:
+    """Write frames `[X, Y, 3]` uint8 as an .mp4.
+
+    Raises:
+        DiskError: it cannot be written; nothing is left of it.
+        UserError: there is no ffmpeg.
+    """
     writer: Any
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        with imageio.get_writer(path, fps=FPS, macro_block_size=16) as writer:
+        with imageio.get_writer(path, fps=fps, macro_block_size=16) as writer:
             for frame in frames:
                 writer.append_data(frame)
         if b"moov" not in path.read_bytes():  # written last; ffmpeg's exit code is not passed on

@@ -1,0 +1,121 @@
+"""Films of what a model expects from actions alone, beside what happened, at every evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from lightning_wm.agents.planet import PlaNet
+from lightning_wm.envs.layout import ObservationLayout
+from lightning_wm.errors import LightningWMError
+from lightning_wm.protocols import Decodes, TrainedModel
+from lightning_wm.runs.directory import OPEN_LOOP
+from lightning_wm.training.frames import Frame, compared, traced
+from lightning_wm.training.state import RunState
+from lightning_wm.training.trackers import trackers
+from lightning_wm.training.video import write_film
+
+SEQUENCES = 3
+"""Of pictures, below one another."""
+FPS = 10
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Windows `[B, T]` of replay, seen for a few steps and then predicted."""
+
+    truth: dict[str, Tensor]
+    """`observation` `[B, T, O]` and/or `pixels` `[B, T, 3, X, Y]` in [0, 1]."""
+    imagined: dict[str, Tensor]
+    """The same, as the model decodes it."""
+    seen: int
+    """Steps that the model has seen; what it shows of them is reconstructed."""
+
+
+@torch.no_grad()
+def predict(model: TrainedModel, batch: TensorDictBase, seen: int, most: int = SEQUENCES) -> Prediction | None:
+    """Filter the first steps of windows and imagine the others; None without a window inside a single episode.
+
+    Args:
+        model: decodes its states.
+        batch: `[B, T]` of replay.
+        seen: steps that are filtered.
+        most: windows.
+    """
+    whole = ~batch["is_init"][:, 1:].flatten(1).any(1)
+    if not isinstance(model, Decodes) or not bool(whole.any()) or batch.shape[1] <= seen:
+        return None
+    batch = batch[whole][:most]
+    states, _ = model.observe(batch[:, :seen])
+    by_time = {name: value.unflatten(0, (-1, seen)) for name, value in states.items()}  # B, seen, ...
+    state = {name: value[:, -1] for name, value in by_time.items()}
+    steps = [{name: value[:, step] for name, value in by_time.items()} for step in range(seen)]
+    for step in range(seen, batch.shape[1]):
+        state = model.imagine(state, batch["action"][:, step])
+        steps.append(state)
+    decoded = [model.decode(each) for each in steps]
+    imagined = {name: torch.stack([each[name] for each in decoded], 1).float().cpu() for name in decoded[0]}
+    truth = {name: batch[name].float().cpu() for name in imagined}
+    if "pixels" in truth:
+        truth["pixels"] = truth["pixels"] / 255.0
+    return Prediction(truth, imagined, seen)
+
+
+def frames(prediction: Prediction, layout: ObservationLayout | None = None) -> list[Frame]:
+    """Pictures side by side, or a state vector's first window as curves."""
+    if "pixels" in prediction.truth:
+        return compared(_array(prediction.truth["pixels"]), _array(prediction.imagined["pixels"]), prediction.seen)
+    truth, imagined = (_array(side["observation"][0]) for side in (prediction.truth, prediction.imagined))
+    fits = layout is not None and layout.size == truth.shape[1]
+    names = [layout.entry(index) if layout and fits else f"observation[{index}]" for index in range(truth.shape[1])]
+    return traced(truth, imagined, prediction.seen, names)
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.numpy()
+    return array
+
+
+class OpenLoopFilm(pl.Callback):
+    """Writes `videos/open-loop-<env steps>.mp4` at every validation, on rank 0; says once why it cannot.
+
+    Args:
+        folder: of the run's films.
+        state: of the run.
+        layout: names the numbers of a state vector.
+    """
+
+    def __init__(self, folder: Path, state: RunState, layout: ObservationLayout | None = None) -> None:
+        self.folder, self.state, self.layout = folder, state, layout
+        self._failed = False
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TensorDictBase,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx or self._failed or not trainer.is_global_zero or not isinstance(pl_module, PlaNet):
+            return
+        prediction = predict(pl_module.model, batch, pl_module.config.open_loop_observed)
+        if prediction is None:
+            return
+        path = self.folder / f"{OPEN_LOOP}-{self.state.counters.env_steps}.mp4"
+        try:
+            write_film(path, frames(prediction, self.layout), FPS)
+            for tracker in trackers(trainer.loggers):
+                tracker.log_film("model/open_loop", path)
+        except LightningWMError as error:
+            self._failed = True
+            pl_module.print(f"no open-loop film: {error}")
