@@ -1,4 +1,4 @@
-"""Sphinx: Markdown by myst; tables of fields are written from the configuration classes while building."""
+"""Sphinx: Markdown by myst, notebooks that run while building; tables of fields come from the configuration classes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,27 @@ author = "The lightning_wm authors"
 copyright = "2026, The lightning_wm authors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # MathJax from these pages' own files
+]
 exclude_patterns = ["_build"]
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme = "furo"
 html_title = f"lightning_wm {release}"
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+nb_execution_mode = "auto"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_class_signature = "separated"
