@@ -61,16 +61,18 @@ def main(arguments: list[str]) -> int:
         store.write_evaluations(out, store.merged_evaluations(evaluations, new))
         store.write_curves(out, store.merged_curves(curves, points))
         show.show(show.added(new, points, out))
+        if options.page:
+            evaluations, curves = store.read_evaluations(out), store.read_curves(out)
     else:
         show.show(show.overview(evaluations))
     for page in options.pages:
         _fill(Path(page), out)
     if options.page:
-        _draw(out, options.runs)
+        _draw(out, evaluations, curves, options.runs)
     return 0
 
 
-def _draw(out: Path, runs: Sequence[str]) -> None:
+def _draw(out: Path, evaluations: Sequence[EvaluationRow], curves: Sequence[CurveRow], runs: Sequence[str]) -> None:
     """The page and its figures; without the libraries that draw, a line that says so."""
     from lightning_wm.report import page
 
@@ -79,7 +81,7 @@ def _draw(out: Path, runs: Sequence[str]) -> None:
     except UserError as error:
         print(f"no page: {error}", file=sys.stderr)
         return
-    shown = page.sections(store.read_evaluations(out), store.read_curves(out), map(Path, runs))
+    shown = page.sections(evaluations, curves, map(Path, runs))
     for path in page.write(out, shown):
         print(path)
 

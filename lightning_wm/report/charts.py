@@ -13,6 +13,8 @@ from lightning_wm.report.published import Published
 from lightning_wm.report.statistics import profile
 
 HEIGHT = 260
+POINTS = 200
+"""Of a learning curve at most; more cannot be told apart on a page."""
 NAMED = 6
 """Published numbers that a panel marks at most."""
 
@@ -51,7 +53,10 @@ def _marks(marks: Sequence[Published]) -> Any:
 def _grid(curves: Sequence[Curve]) -> list[int]:
     """Env steps that the curves of a panel are read at: those of the first run with the fewest points."""
     runs = [run for curve in curves for run in curve.runs if run]
-    return [point.env_steps for point in min(runs, key=len)] if runs else []
+    steps = [point.env_steps for point in min(runs, key=len)] if runs else []
+    if len(steps) <= POINTS:
+        return steps
+    return [steps[index] for index in np.linspace(0, len(steps) - 1, POINTS).round().astype(int)]
 
 
 def _mean(curve: Curve, steps: Sequence[int]) -> list[dict[str, object]]:

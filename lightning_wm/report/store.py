@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from lightning_wm.errors import UserError
 from lightning_wm.report.rows import CurveRow, EvaluationRow
@@ -84,7 +84,8 @@ def _read(path: Path, cls: type[Row]) -> list[Row]:
         raise UserError(
             f"{path} is not ours: its first line is not {','.join(columns)}; move it away, or type out=<another folder>"
         )
-    return [_row(cls, line, f"{path}, line {number}") for number, line in enumerate(lines[1:], 2)]
+    readers = [(column, _READERS[str(field.type)]) for column, field in zip(columns, fields(cls), strict=True)]
+    return [_row(cls, readers, line, path, number) for number, line in enumerate(lines[1:], 2)]
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -98,20 +99,24 @@ def _lines(path: Path) -> list[list[str]]:
         csv.field_size_limit(limit)
 
 
-def _row(cls: type[Row], cells: Sequence[str], place: str) -> Row:
-    kinds = [str(field.type) for field in fields(cls)]
-    if len(cells) != len(kinds):
-        raise UserError(f"{place}: {len(cells)} cells, expected {len(kinds)}; restore the file from a copy")
+def _row(cls: type[Row], readers: Sequence[tuple[str, Reader]], cells: Sequence[str], path: Path, number: int) -> Row:
+    if len(cells) != len(readers):
+        raise UserError(
+            f"{path}, line {number}: {len(cells)} cells, expected {len(readers)}; restore the file from a copy"
+        )
     values = []
-    for kind, column, cell in zip(kinds, _columns(cls), cells, strict=True):
+    for (column, read), cell in zip(readers, cells, strict=True):
         try:
-            values.append(_READERS[kind](cell))
+            values.append(read(cell))
         except ValueError as error:
-            raise UserError(f"{place}: {column} is {cell[:40]!r}; restore the file from a copy") from error
+            raise UserError(
+                f"{path}, line {number}: {column} is {cell[:40]!r}; restore the file from a copy"
+            ) from error
     return cls(*values)
 
 
-_READERS: Mapping[str, Callable[[str], Any]] = {
+Reader: TypeAlias = Callable[[str], Any]
+_READERS: Mapping[str, Reader] = {
     "str": str,
     "int": int,
     "float": float,
