@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ from rich.console import Console
 from lightning_wm.config import load
 from lightning_wm.console.banner import expected
 from lightning_wm.console.clock import clock
+from lightning_wm.console.estimate import estimate
 from lightning_wm.console.meter import Meter
 from lightning_wm.console.pace import Pace
+from lightning_wm.envs import rendering_problem
 from lightning_wm.fit import main as fit
 from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.runs.directory import RunDirectory
@@ -195,7 +199,8 @@ def test_a_run_begins_with_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixt
     saved = torch.load(next((run / "checkpoints").glob("turn-*.ckpt")), weights_only=True)["optimizer_states"][0]
     learned = sum(state["exp_avg"].numel() for state in saved["state"].values())
     assert lines["model"].startswith(f"{learned:,} parameters, CPU, ")
-    assert lines["expected"] == "known when the first turn has ended"
+    about = r"about (\d+:\d\d), from one decision and one update; better known when the first turn has ended"
+    assert re.fullmatch(about, lines["expected"])
     assert fit([*command, "env_steps=960"]) == 0
     assert " more\n" in capsys.readouterr().err
 
@@ -208,7 +213,32 @@ def test_the_expected_duration_is_that_of_another_seed(tmp_path: Path) -> None:
         (tmp_path / name / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert expected(tmp_path / "mine-s0", 30_000) == f"10:00, at the pace of {tmp_path / 'mine-s1'}"
     assert expected(tmp_path / "mine-s0-0123abcd", 30_000) == f"2:30, at the pace of {tmp_path / 'mine-s1-0123abcd'}"
-    assert expected(tmp_path / "other-s0", 30_000) == "known when the first turn has ended"
+    assert expected(tmp_path / "other-s0", 30_000) is None
+
+
+@pytest.mark.parametrize(
+    "line", [[], ["observation=pixels"], ["agent=sac", "planner=policy", "replay.batch=8"]], ids=str
+)
+def test_a_first_run_is_tried_out_and_left_as_it_was(line: list[str], tmp_path: Path) -> None:
+    """What is estimated costs it nothing: weights, buffers, gradients and torch's random state stay."""
+    if "observation=pixels" in line and rendering_problem() is not None:
+        pytest.skip("nothing renders here")
+    config = load([*SHOWN, *line, "trainer.accelerator=cpu", "evaluation.video=false"]).config
+    experiment = build_experiment(config, RunDirectory(tmp_path / "run"))
+    before = {name: value.clone() for name, value in experiment.agent.state_dict().items()}
+    drawn = torch.get_rng_state()
+    seconds = estimate(experiment)
+    assert seconds is not None
+    assert seconds > 0
+    assert torch.equal(torch.get_rng_state(), drawn)
+    after = experiment.agent.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(weight.grad is None for weight in experiment.agent.parameters())
+    longer = replace(config, env_steps=10 * config.env_steps)
+    assert estimate(replace(experiment, config=longer)) > seconds
+    unknown = replace(config, trainer=replace(config.trainer, compile=True))
+    assert estimate(replace(experiment, config=unknown)) is None
+    experiment.rollout.env.close()
 
 
 # ---- what others print

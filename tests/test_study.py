@@ -19,6 +19,7 @@ from lightning_wm.fit import main as fit
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import build
 from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.study.__main__ import main
 from lightning_wm.study.grid import Cell, cells, read_study, study_file
 from lightning_wm.study.jobs import Jobs
@@ -250,3 +251,30 @@ def test_ray_runs_cells_on_its_workers(tmp_path, capsys):
     capsys.readouterr()
     assert main(["status", *given]) == 0
     assert "2 of 2 runs finished" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_stop_reaches_ray_s_workers(tmp_path, capsys):
+    """The run on the worker has ended with a checkpoint when the command returns, and nothing is finished."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    run = RunDirectory(tmp_path / "out" / "plain" / "seed0")
+
+    def stop() -> None:
+        while not run.turns():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    stopper = threading.Thread(target=stop, daemon=True)
+    try:
+        long = TEXT.replace("smoke=true", "smoke=true, env_steps=48000")
+        stopper.start()
+        assert main([written(tmp_path, long), f"out={tmp_path / 'out'}", "launcher=ray"]) == 143
+    finally:
+        ray.shutdown()
+    run.lock()  # nobody owns it any more
+    run.unlock()
+    _, saved = run.load("last")
+    assert 0 < saved["lightning_wm"]["ranks"][0]["counters"]["env_steps"] < 48_000
+    assert not (run.evaluations / "final.json").exists()
+    assert "failed" not in capsys.readouterr().err

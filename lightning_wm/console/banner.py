@@ -56,11 +56,26 @@ class Banner:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {threads} of torch's threads"
         ranks = f"{config.trainer.devices} ranks, " if config.trainer.devices > 1 else ""
         _say("model", f"{count:,} parameters, {ranks}{where}, {config.trainer.precision}")
-        _say("expected", expected(experiment.run.path, config.env_steps))
+        _say("expected", expected(experiment.run.path, config.env_steps) or _estimated(experiment))
 
 
-def expected(run: Path, budget: int) -> str:
-    """How long a run takes in words: from its own last turns, else from those of a run beside it, another seed's."""
+def _estimated(experiment: Experiment) -> str:
+    """In words, where there is no turn yet to go by."""
+    from lightning_wm.console.estimate import estimate
+
+    try:
+        seconds = estimate(experiment)
+    except Exception:  # an agent or environment of a plugin that cannot be tried out; the run itself will say why
+        seconds = None
+    unknown = "known when the first turn has ended"
+    return unknown if seconds is None else f"about {clock(seconds)}, from one decision and one update; better {unknown}"
+
+
+def expected(run: Path, budget: int) -> str | None:
+    """How long a run takes in words: from its own last turns, else from those of a run beside it, another seed's.
+
+    None before a turn of any of them has ended.
+    """
     for other in (run, *_beside(run)):
         rows, pace = tail(other / "metrics.jsonl"), Pace()
         pace.remember(rows)
@@ -68,7 +83,7 @@ def expected(run: Path, budget: int) -> str:
         left = pace.left(0.0, budget if other == run else budget + done)
         if left is not None:
             return f"{clock(left)} more" if other == run else f"{clock(left)}, at the pace of {other}"
-    return "known when the first turn has ended"
+    return None
 
 
 def _beside(run: Path) -> list[Path]:
