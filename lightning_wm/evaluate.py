@@ -48,6 +48,8 @@ class EvaluateOptions:
     """Files are evaluations/NAME-PLANNER.json; null: eval-<env steps>-s<seed>, and what is perturbed."""
     video: bool = False
     """Film the first episode of each planner."""
+    plans: Annotated[Natural, Field(description="a number of decisions", examples=[200])] = 0
+    """Film this many decisions of the first episode with what their candidates were expected to lead to."""
     inspect: Annotated[Natural, Field(description="the number of a decision, from 0", examples=[50])] | None = None
     """Look at this decision (from 0) of the first episode instead: inspect/NAME-PLANNER-step<N>.png and .json."""
     threads: Annotated[Count, Field(examples=[1])] | None = None
@@ -127,7 +129,8 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
     finally:
         if results:
             show([result.as_json() for result in results])
-    return files + (_films(loaded, contenders, options.seed, stem) if options.video else [])
+    films = _films(loaded, contenders, options.seed, stem) if options.video else []
+    return files + films + (_plans(loaded, contenders, options, stem) if options.plans else [])
 
 
 def _played(
@@ -193,6 +196,19 @@ def _films(loaded: LoadedRun, contenders: Sequence[Contender], seed: int, stem: 
         for name, _, actor in contenders:
             path = loaded.run.videos / f"{stem}-{name}.mp4"
             film(env, actor, seed, path)
+            paths.append(path)
+    return paths
+
+
+def _plans(loaded: LoadedRun, contenders: Sequence[Contender], options: EvaluateOptions, stem: str) -> list[Path]:
+    """Films of the candidates over time; planners that search nothing have none."""
+    from lightning_wm.inspection.plans import filmed
+
+    model, paths = getattr(loaded.agent, "model", None), []
+    with closing(loaded.environments(1)) as env:
+        for name, _, actor in contenders:
+            path = loaded.run.videos / f"{stem}-{name}-plans.mp4"
+            filmed(env, actor, model, options.seed, options.plans, path)
             paths.append(path)
     return paths
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class Decision:
     """Every scoring of the search, in order, E = 1."""
     search: Search
     """For further questions about the same state and noise."""
+    reward: float | None = None
+    """That came with what was seen; None where that was not kept, and before the first decision."""
 
     def start(self) -> Tensor:
         """The best plan of the first scoring, `[H, A]`; the executed one where nothing was scored."""
@@ -77,14 +79,16 @@ def decisions(env: EnvBase, actor: Actor, seed: int, numbers: Collection[int]) -
     seen: TensorDictBase = env.reset(seeds=[seed])
     actor.reset()
     actor.episode = 0
+    reward: float | None = None
     for number in range(max(numbers, default=-1) + 1):
         planner.trace = trace = Trace() if number in numbers else None
         action = actor.act(seen).to("cpu", torch.float32)
         planner.trace = None
         if trace is not None:
-            yield _decision(seed, number, seen, actor, trace)
+            yield replace(_decision(seed, number, seen, actor, trace), reward=reward)
         seen["action"] = action
-        seen = env.step(seen)["next"].exclude("reward")
+        after = env.step(seen)["next"]
+        reward, seen = float(after["reward"]), after.exclude("reward")
         if bool(seen["done"].any()):
             return
 

@@ -34,7 +34,7 @@ def compared(truth: Numbers, imagined: Numbers, seen: int) -> list[Frame]:
     for step in range(truth.shape[1]):
         pictures = [[_enlarged(side[row, step], factor) for side in sides] for row in range(len(truth))]
         head = _headed(pictures[0][0].shape[1], step, seen)
-        drawn.append(_padded(np.concatenate([head, *(_joined(row) for row in pictures)])))
+        drawn.append(padded(np.concatenate([head, *(_joined(row) for row in pictures)])))
     return drawn
 
 
@@ -62,7 +62,8 @@ def _headed(width: int, step: int, seen: int) -> Frame:
     return np.asarray(image)
 
 
-def _padded(frame: Frame) -> Frame:
+def padded(frame: Frame) -> Frame:
+    """White at the right and below, up to whole blocks."""
     height, width = (-size % BLOCK for size in frame.shape[:2])
     return np.pad(frame, ((0, height), (0, width), (0, 0)), constant_values=255)
 
@@ -86,7 +87,7 @@ def traced(truth: Numbers, imagined: Numbers, seen: int, names: list[str]) -> li
             rows = slice(height - round(box.y1), height - round(box.y0))
             columns = slice(round(box.x0), round(box.x0 + box.width * step / max(1, len(truth) - 1)) + 1)
             frame[rows, columns] = whole[rows, columns]
-        drawn.append(_padded(frame))
+        drawn.append(padded(frame))
     return drawn
 
 
