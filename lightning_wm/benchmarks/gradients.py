@@ -33,7 +33,6 @@ from lightning_wm.planning.objective import score
 from lightning_wm.registry import build
 from lightning_wm.runs.evaluation_file import student
 from lightning_wm.runs.loading import LoadedRun
-from lightning_wm.training.experiment import environments
 
 HORIZONS = (1, 2, 3, 6, 12, 24)
 """Those up to the planner's are measured."""
@@ -122,7 +121,7 @@ def compare(loaded: LoadedRun, written: str, episodes: int, seed: int, meter: Me
     """
     config = planner_of(loaded, written)
     found: list[Compared] = []
-    with closing(environments(loaded.config)(1)) as env:
+    with closing(loaded.environments(1)) as env:
         length = (env.episode_limit or 1000) // loaded.config.task.action_repeat
         numbers = np.linspace(0, length - 1 - config.horizon, DECISIONS).astype(int)
         if meter is not None:
