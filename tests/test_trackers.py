@@ -86,6 +86,7 @@ def test_tensorboard_shows_settings_results_and_films(tracked: Tracked) -> None:
     if FILMS:
         films = whole.Images("evaluation/video")
         assert [film.step for film in films] == [480, 960]
+        assert {160, 320, 480, 960} <= {film.step for film in whole.Images("model/open_loop")}
         assert films[0].encoded_image_string.startswith(b"GIF89a")
 
 
