@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from lightning_wm import rng
-from lightning_wm.agents.augmentation import centre_crop, random_crop, random_shift
+from lightning_wm.models.augmentation import centre_crop, random_crop, random_shift
 
 
 def places(samples: int, channels: int, height: int, width: int) -> Tensor:

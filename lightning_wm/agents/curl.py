@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lightning_wm.agents.augmentation import centre_crop, random_crop
+from lightning_wm.models.augmentation import centre_crop, random_crop
 from lightning_wm.agents.pixel_sac import PixelSAC, PixelSACConfig
 from lightning_wm.config.fields import Count, Weight, settings
 from lightning_wm.errors import UserError

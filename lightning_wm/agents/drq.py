@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.objectives.value import TD0Estimator
 
-from lightning_wm.agents.augmentation import random_shift
+from lightning_wm.models.augmentation import random_shift
 from lightning_wm.agents.pixel_sac import PixelSAC, PixelSACConfig
 from lightning_wm.config.fields import Count, Factor, Natural, Positive, settings
 from lightning_wm.errors import UserError

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from lightning_wm.config.fields import Count, Natural, Positive, Weight, settings
+from lightning_wm.models.pixels import PixelConfig
 
 Activation = Literal["elu", "relu", "silu"]
 NormKind = Annotated[Literal["layer", "rms"], Field(description="layer or rms")]
@@ -47,6 +49,8 @@ class ModelConfig:
     """Channels of the first convolution; the others are its multiples."""
     pixel_bits: Annotated[int, Field(ge=1, le=8, description="1 to 8")] = 8
     """Bits per colour that the model sees; PlaNet uses 5, with uniform noise below the last bit."""
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    """How pictures are encoded, and what they teach."""
     symlog: bool = True
     """Squash state vectors (encoder and reconstruction target) with symlog."""
     normalise: bool = False

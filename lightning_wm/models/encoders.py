@@ -14,6 +14,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.distributions import symexp, symlog
 from lightning_wm.models.normaliser import Normaliser
+from lightning_wm.models.pixels import MovingPixels, PatchEncoder
 from lightning_wm.protocols import Spaces
 
 PIXELS = 64
@@ -30,11 +31,17 @@ class Scaling:
     """Bits per colour that are seen."""
     normaliser: Normaliser | None
     """Measures state vectors in deviations, before they are squashed."""
+    pixels: MovingPixels | None = None
+    """Averages pictures and measures their pixels in deviations; None for pictures as they are, centred."""
 
     def learn(self, observation: TensorDictBase) -> None:
-        """Take a batch into the statistics of state vectors, while training."""
-        if self.normaliser is not None and self.normaliser.training and torch.is_grad_enabled():
+        """Take a batch `[B, T]` into the statistics, while training."""
+        if not torch.is_grad_enabled():
+            return
+        if self.normaliser is not None and self.normaliser.training:
             self.normaliser.update(observation["observation"].flatten(0, -2))
+        if self.pixels is not None and self.pixels.training:
+            self.pixels.learn(observation["pixels"])
 
     def seen(
         self, observation: TensorDictBase, spaces: Spaces, dtype: torch.dtype, generator: torch.Generator | None
@@ -45,7 +52,9 @@ class Scaling:
             vector = observation["observation"]
             vector = (vector if self.normaliser is None else self.normaliser(vector)).to(dtype)
             scaled["observation"] = symlog(vector) if self.symlog else vector
-        if spaces.pixels is not None:
+        if self.pixels is not None:
+            scaled["pixels"] = self.pixels(observation["pixels"]).to(dtype)
+        elif spaces.pixels is not None:
             image = centred(observation["pixels"], self.bits, generator).to(dtype)
             scaled["pixels"] = image.contiguous(memory_format=torch.channels_last)  # as the decoder's output lies
         return scaled
@@ -57,7 +66,8 @@ class Scaling:
             vector = symexp(scaled["observation"]) if self.symlog else scaled["observation"]
             restored["observation"] = vector if self.normaliser is None else self.normaliser.invert(vector)
         if "pixels" in scaled:
-            restored["pixels"] = (scaled["pixels"] + 0.5).clamp(0.0, 1.0)
+            image = scaled["pixels"]
+            restored["pixels"] = (image + 0.5).clamp(0.0, 1.0) if self.pixels is None else self.pixels.restored(image)
         return restored
 
 
@@ -72,16 +82,18 @@ def centred(pixels: Tensor, bits: int, generator: torch.Generator | None) -> Ten
     return level.add_(jitter).mul_(0.5**bits).sub_(0.5)
 
 
-def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncoder:
-    """The convolutions for images of a shape (C, X, Y).
+def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncoder | PatchEncoder:
+    """What encodes pictures of a shape (C, X, Y).
 
     Raises:
-        UserError: the image is not 3x64x64.
+        UserError: the encoder cannot take that shape.
     """
+    if config.pixels.encoder == "patches":
+        return PatchEncoder(config.pixels, MovingPixels(shape).shape, config.activation)
     if shape != (3, PIXELS, PIXELS):
         raise UserError(
             f"pixels of shape {shape}: the convolutional model expects (3, {PIXELS}, {PIXELS}); "
-            f"type observation.render.size={PIXELS}"
+            f"type observation.render.size={PIXELS}, or model.pixels.encoder=patches for other multiples of 16"
         )
     return ConvEncoder(config.depth)
 
@@ -89,7 +101,8 @@ def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncod
 def embedding(config: ModelConfig, spaces: Spaces) -> int:
     """E: width of an encoded observation."""
     vector = 0 if spaces.observation is None else config.units if config.layers else spaces.observation
-    return vector + (0 if spaces.pixels is None else 32 * config.depth)
+    picture = config.pixels.embedding if config.pixels.encoder == "patches" else 32 * config.depth
+    return vector + (0 if spaces.pixels is None else picture)
 
 
 class ConvEncoder(nn.Module):

@@ -9,7 +9,8 @@ from torchrl.modules.models.model_based import two_hot_cross_entropy, two_hot_de
 
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.distributions import symexp, widen
-from lightning_wm.models.networks import perceptron
+from lightning_wm.models.networks import mlp, perceptron
+from lightning_wm.models.pixels import MovingPixels, PatchDecoder
 
 
 def reward_head(config: ModelConfig, features: int) -> TwoHotHead | NormalHead:
@@ -20,6 +21,24 @@ def reward_head(config: ModelConfig, features: int) -> TwoHotHead | NormalHead:
         nn.init.zeros_(network[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
     return TwoHotHead(network, c.bins, c.bin_limit, "model.bin_limit") if two_hot else NormalHead(network)
+
+
+def pixel_decoder(
+    config: ModelConfig, shape: tuple[int, int, int], features: int
+) -> ConvDecoder | PatchDecoder | None:
+    """What rebuilds pictures of a shape (C, X, Y) from features `[M, F]`; None where nothing does."""
+    if config.pixels.loss != "reconstruction":
+        return None
+    if config.pixels.encoder == "patches":
+        return PatchDecoder(features, config.pixels, MovingPixels(shape).shape, config.activation)
+    return ConvDecoder(features, config.depth)
+
+
+def code_reader(config: ModelConfig, features: int, code: int) -> nn.Sequential | None:
+    """What is held against a picture's code `[M, E]`, from features `[M, F]`; None where a decoder does that."""
+    if config.pixels.loss == "reconstruction":
+        return None
+    return mlp(features, config.pixels.units, 1, code, config.activation, norm=True)
 
 
 class TwoHotHead(nn.Module):

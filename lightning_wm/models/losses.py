@@ -23,9 +23,49 @@ def reconstruction(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor])
     """Negative log-likelihood of unit Gaussians, without its constant; each tensor `[M, ...]`."""
     first = widen(next(iter(decoded.values())))
     total = first.new_zeros(())
-    for name, target in targets.items():
-        total = total + 0.5 * F.mse_loss(widen(decoded[name]), widen(target), reduction="sum") / target.shape[0]
+    for name, mean in decoded.items():
+        target = targets[name]
+        total = total + 0.5 * F.mse_loss(widen(mean), widen(target), reduction="sum") / target.shape[0]
     return total
+
+
+def unexplained(decoded: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+    """Share of the variance of pictures `[M, ...]` that is not rebuilt: 1 where the mean is; `variance` of all pixels."""
+    squares = F.mse_loss(widen(decoded), widen(target), reduction="sum") / target.shape[0]
+    return squares / variance
+
+
+def barlow(read: Tensor, code: Tensor, off_diagonal: float = 5e-4) -> Tensor:
+    """Redundancy reduction between what was read from a state and the code, `[M, E]` (arXiv:2103.03230, Eq. 1).
+
+    The cross-correlation of their dimensions over the M is held to the identity. The code moves by what else depends
+    on it, not by this (R2-Dreamer).
+    """
+    left, right = (_standardised(widen(values)) for values in (read, code.detach()))
+    correlation = left.t() @ right / left.shape[0]  # E, E
+    diagonal = correlation.diagonal()
+    others = correlation.square().sum() - diagonal.square().sum()
+    return (1.0 - diagonal).square().sum() + off_diagonal * others
+
+
+def contrast(read: Tensor, code: Tensor, temperature: float = 0.1) -> Tensor:
+    """Nats to tell the code `[M, E]` that belongs to each row of `read` from all M (InfoNCE, arXiv:1807.03748)."""
+    logits = F.normalize(widen(read), dim=1) @ F.normalize(widen(code), dim=1).t() / temperature  # M, M
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+CODES = {"barlow": barlow, "contrast": contrast}
+"""What holds a state to a picture's code without a decoder."""
+
+
+def code_error(read: Tensor, code: Tensor) -> Tensor:
+    """1 - cosine between what was read from a state and the code, `[M]`."""
+    return 1.0 - F.cosine_similarity(widen(read), widen(code), dim=-1)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    centred = values - values.mean(0)
+    return centred / centred.square().mean(0).add(1e-8).sqrt()
 
 
 def observation_error(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

@@ -24,14 +24,16 @@ class Normaliser(nn.Module):
 
     Args:
         dimensions: O, length of the vectors.
+        floor: smallest deviation that is divided by.
     """
 
     count: Tensor
     mean: Tensor
     var: Tensor
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, floor: float = STD_FLOOR) -> None:
         super().__init__()
+        self.floor = floor
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(dimensions))
         self.register_buffer("var", torch.ones(dimensions))
@@ -66,5 +68,5 @@ class Normaliser(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """`[O]`, at least `STD_FLOOR`."""
-        return self.var.sqrt().clamp_min(STD_FLOOR)
+        """`[O]`, at least the floor."""
+        return self.var.sqrt().clamp_min(self.floor)

@@ -20,15 +20,17 @@ from torch import Tensor, nn
 
 from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.models import losses
+from lightning_wm.models.augmentation import random_shift
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.encoders import Scaling, embedding, pixel_encoder
 from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.fast import gru as fast
 from lightning_wm.models.fast.scan import Inputs
-from lightning_wm.models.heads import ConvDecoder, reward_head
+from lightning_wm.models.heads import code_reader, pixel_decoder, reward_head
 from lightning_wm.models.latents import Gaussian, Latent, Statistics
 from lightning_wm.models.networks import ACTIVATIONS, perceptron
 from lightning_wm.models.normaliser import Normaliser
+from lightning_wm.models.pixels import MovingPixels
 from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
@@ -115,13 +117,16 @@ class RSSM(nn.Module):
         self.vector_decoder = None if vector is None else perceptron(c, features, vector)
         self.normaliser = Normaliser(vector) if vector is not None and c.normalise else None
         self.pixel_encoder = None if spaces.pixels is None else pixel_encoder(c, spaces.pixels)
-        self.pixel_decoder = None if spaces.pixels is None else ConvDecoder(features, c.depth)
+        self.pixel_decoder = None if spaces.pixels is None else pixel_decoder(c, spaces.pixels, features)
+        self.code_reader = None if self.pixel_encoder is None else code_reader(c, features, self.pixel_encoder.outputs)
+        moving = spaces.pixels is not None and c.pixels.encoder == "patches"
+        self.moving = MovingPixels(spaces.pixels) if spaces.pixels is not None and moving else None
         for name, layer in layers(c, self.latent, spaces.action, embedding(c, spaces)).items():
             self.add_module(name, layer)
         self.reward_head = reward_head(c, features)
         self.continue_head = perceptron(c, features, 1, c.head_layers) if c.continue_head else None
         self.ensemble = Ensemble(c.ensemble, c.deter, c.units, 2, s, c.activation) if c.ensemble else None
-        self.scaling = Scaling(c.symlog, c.pixel_bits, self.normaliser)
+        self.scaling = Scaling(c.symlog, c.pixel_bits, self.normaliser, self.moving)
         self._measure: Callable[..., dict[str, Tensor]] | None = None
         # Abilities that depend on the settings; see the end of `protocols`.
         self._fast = c.fast and fast.knows(c.activation, self.latent)
@@ -130,6 +135,8 @@ class RSSM(nn.Module):
         self.follow = partial(fast.follow, self) if whole else None
         self.disagreement = self._disagreement if self.ensemble is not None else None
         self.predicts_termination = c.continue_head
+        if vector is None and self.pixel_decoder is None:
+            self.decode = None  # type: ignore[method-assign, assignment]
 
     # ---- the three distributions
 
@@ -206,7 +213,8 @@ class RSSM(nn.Module):
         b, t = batch["action"].shape[:2]
         self.scaling.learn(batch)
         targets = self.targets(batch.reshape(b * t), generator)  # B*T, ...
-        embed = self.encode(targets).unflatten(0, (b, t)).transpose(0, 1)  # T, B, E
+        codes = self.encode(self._moved(batch, targets, generator))  # B*T, E
+        embed = codes.unflatten(0, (b, t)).transpose(0, 1)  # T, B, E
         keep = 1.0 - batch["is_init"].transpose(0, 1).to(embed.dtype)  # T, B, 1
         noise = None if generator is None else self.noise((t, b), generator).to(embed)  # T, B, S
         state = self.initial(b) if state is None else state
@@ -214,15 +222,14 @@ class RSSM(nn.Module):
         states = {"deter": _by_sequence(posterior.deter), "stoch": _by_sequence(posterior.stoch)}
         labels = {name: batch[name].flatten(0, 1) for name in ("reward", "terminated", "is_init")}  # B*T, 1
         measure = self._measure if self._measure is not None and torch.is_grad_enabled() else self.losses
-        return states, measure(labels, targets, states, posterior)
+        return states, measure(labels, targets, states, posterior, codes)
 
     def losses(
-        self, labels: dict[str, Tensor], targets: dict[str, Tensor], states: State, posterior: Posterior
+        self, labels: dict[str, Tensor], targets: dict[str, Tensor], states: State, posterior: Posterior, codes: Tensor
     ) -> dict[str, Tensor]:
-        """Named losses of `reward`, `terminated`, `is_init` `[B*T, 1]`, targets and states `[B*T, ...]`."""
+        """Named losses of `reward`, `terminated`, `is_init` `[B*T, 1]`, targets, states and codes `[B*T, ...]`."""
         c, features = self.config, self.features(states)
-        nats = losses.reconstruction(self._decoded(features), targets)
-        measured = {"loss/reconstruction": c.reconstruction_scale * nats}
+        measured = self._taught(features, targets, codes)
         nats = losses.reward(self.reward_head, features, labels["reward"], labels["is_init"])
         measured["loss/reward"] = c.reward_scale * nats
         if self.continue_head is not None:
@@ -250,7 +257,10 @@ class RSSM(nn.Module):
 
     def observation_error(self, state: State, observation: TensorDictBase) -> Tensor:
         """Mean squared error of the decoded observation, `[M]`, in the space of the reconstruction loss."""
-        return losses.observation_error(self._decoded(self.features(state)), self.targets(observation))
+        targets, features = self.targets(observation), self.features(state)
+        if self.code_reader is not None:
+            return losses.code_error(self.code_reader(features), self._code(self.encode(targets)))
+        return losses.observation_error(self._decoded(features), targets)
 
     # ---- what it offers beyond; `unroll`, `follow` and `disagreement` are bound in the constructor
 
@@ -284,6 +294,36 @@ class RSSM(nn.Module):
         """Observations as `targets` has them."""
         decoders = {"observation": self.vector_decoder, "pixels": self.pixel_decoder}
         return {name: decoder(features) for name, decoder in decoders.items() if decoder is not None}
+
+    def _moved(
+        self, batch: TensorDictBase, targets: dict[str, Tensor], generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Targets `[B*T, ...]` with pictures that were shifted, those of a window alike, where that is asked for."""
+        most = self.config.pixels.shift if self.spaces.pixels is not None and torch.is_grad_enabled() else 0
+        if not most or generator is None:
+            return targets
+        pictures = batch["pixels"]  # B, T, 3, X, Y
+        shifted = random_shift(pictures.flatten(1, 2), most, generator).unflatten(1, pictures.shape[1:3])
+        return {**targets, **self.targets(batch.replace({"pixels": shifted}).flatten(), generator)}
+
+    def _code(self, encoded: Tensor) -> Tensor:
+        """The picture's part `[M, E]` of encoded observations."""
+        assert self.pixel_encoder is not None
+        return encoded[:, -self.pixel_encoder.outputs :]
+
+    def _taught(self, features: Tensor, targets: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
+        """Losses by what is observed, of features `[M, F]`, targets `[M, ...]` and codes `[M, E]`."""
+        c, decoded = self.config, self._decoded(features)
+        measured = {}
+        if self.moving is not None and "pixels" in decoded:
+            share = losses.unexplained(decoded.pop("pixels"), targets["pixels"], self.moving.variance())
+            measured["loss/pixels"] = c.pixels.scale * share
+        if self.code_reader is not None:
+            nats = losses.CODES[c.pixels.loss](self.code_reader(features), self._code(codes))
+            measured["loss/pixels"] = c.pixels.scale * nats
+        if decoded:
+            measured["loss/reconstruction"] = c.reconstruction_scale * losses.reconstruction(decoded, targets)
+        return measured
 
     def _disagreement(self, state: State) -> Tensor:
         """Of the ensemble, `[M]` >= 0."""

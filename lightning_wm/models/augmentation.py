@@ -35,12 +35,12 @@ def centre_crop(images: Tensor, size: int) -> Tensor:
     return images[:, :, top : top + size, left : left + size]
 
 
-def random_shift(images: Tensor, most: int) -> Tensor:
+def random_shift(images: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
     """Images `[M, C, X, Y]` moved by up to `most` pixels each way, their edges repeated (arXiv:2004.13649, 3.1).
 
-    Drawn from torch's global state.
+    Drawn from the generator, or from torch's global state.
     """
-    top, left = (torch.randint(2 * most + 1, (len(images),), device="cpu") for _ in range(2))
+    top, left = (torch.randint(2 * most + 1, (len(images),), generator=generator, device="cpu") for _ in range(2))
     padded = _with_edges(_with_edges(images, most, 2), most, 3)
     return windows(padded, top, left, (images.shape[2], images.shape[3]))
 

@@ -1,0 +1,161 @@
+"""The cheap way to see: pictures averaged, measured in deviations, cut into patches; matrix products all the way.
+
+At 64 x 64 an image takes 0.84 million multiply-adds to encode and as many to rebuild, where PlaNet's convolutions
+of depth 16 take 4.3 and 5.2 million.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_wm.config.fields import Count, Natural, Weight, settings
+from lightning_wm.errors import UserError
+from lightning_wm.models.networks import ACTIVATIONS
+from lightning_wm.models.normaliser import Normaliser
+
+SQUARE = 2
+"""Side of the squares of a picture that are averaged."""
+PATCH = 4
+"""Side of a patch of the averaged picture: 8 x 8 of its pixels."""
+SIDES = 2 * SQUARE * PATCH
+"""What a picture's side is a multiple of: patches are merged two by two."""
+WIDTHS = (48, 96)
+"""Of a patch, and of four patches merged."""
+CHUNK = 50
+"""Images that are averaged at once, so that what lies between stays in the cache."""
+
+
+@settings("model.pixels")
+class PixelConfig:
+    """How pictures are encoded, and what they teach."""
+
+    encoder: Literal["convolutions", "patches"] = "convolutions"
+    """`convolutions` (arXiv:1811.04551, 64 x 64 only) or `patches` of 8 x 8, a fifth of the work of `model.depth=16`."""
+    loss: Literal["reconstruction", "contrast", "barlow"] = "reconstruction"
+    """What the latent is held to know of a picture: rebuild it with a decoder to match the encoder; or, without a
+    decoder, tell its code from the others' of the batch (`contrast`, arXiv:1807.03748), or be as its code without
+    redundancy (`barlow`, arXiv:2103.03230)."""
+    scale: Weight = 1.0
+    """Weight of that loss. Rebuilt from `patches` it is the share of the pixels' variance that stays unexplained, else
+    nats; PlaNet's convolutions are weighed by `reconstruction_scale` alone."""
+    embedding: Count = 256
+    """E: width of a picture's code from `patches`."""
+    units: Count = 256
+    """Width of the hidden layer that `patches` are rebuilt from, and of what is held against a code."""
+    shift: Natural = 0
+    """Pixels that pictures are moved by at most before they are encoded, the same for a whole window; what is rebuilt
+    is where it was."""
+
+
+class MovingPixels(Normaliser):
+    """Pictures averaged over squares, each pixel in deviations from its mean over the pictures seen.
+
+    What never changes is 0, and what changes seldom counts as much as what changes all the time: the error of a
+    reconstruction in these units is weighted where pixels move.
+
+    Args:
+        shape: (C, X, Y) of the pictures.
+
+    Raises:
+        UserError: a side is no multiple of `SIDES`.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        channels, *sides = shape
+        if any(side % SIDES for side in sides):
+            fitting = max(SIDES, round(sides[0] / SIDES) * SIDES)
+            raise UserError(
+                f"pixels of shape {shape}: model.pixels.encoder=patches expects sides that are multiples of {SIDES}; "
+                f"type observation.render.size={fitting}"
+            )
+        self.shape = (sides[0] // SQUARE, sides[1] // SQUARE, channels)
+        super().__init__(self.shape[0] * self.shape[1] * channels, floor=0.05)
+
+    def averaged(self, pixels: Tensor) -> Tensor:
+        """Bytes `[M, C, X, Y]` to `[M, x, y, C]` in [0, 1]."""
+        small = self.mean.new_empty(len(pixels), self.shape[2], *self.shape[:2])
+        columns = _pairs(pixels.shape[3], small)
+        for begin in range(0, len(pixels), CHUNK):
+            part = pixels[begin : begin + CHUNK]
+            rows = part[:, :, 0::2].to(small.dtype).add_(part[:, :, 1::2])  # m, C, x, Y
+            torch.matmul(rows, columns, out=small[begin : begin + CHUNK])
+        return small.permute(0, 2, 3, 1).contiguous()
+
+    def learn(self, pixels: Tensor) -> None:
+        """Take pictures `[B, T, C, X, Y]` into the statistics: every eighth of a window, neighbours hardly differ."""
+        self.update(self.averaged(pixels[:, ::8].flatten(0, 1)).flatten(1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Bytes `[M, C, X, Y]` to deviations `[M, x, y, C]`."""
+        deviations = self.averaged(pixels).flatten(1).sub_(self.mean).div_(self.std)
+        return deviations.unflatten(1, self.shape)
+
+    def restored(self, deviations: Tensor) -> Tensor:
+        """Deviations `[M, x, y, C]` to pictures `[M, C, X, Y]` in [0, 1]."""
+        image = self.invert(deviations.flatten(1)).unflatten(1, self.shape).clamp(0.0, 1.0).permute(0, 3, 1, 2)
+        return image.repeat_interleave(SQUARE, 2).repeat_interleave(SQUARE, 3)
+
+    def variance(self) -> Tensor:
+        """Of all pixels in their deviations, summed: how many of them move. At least 1."""
+        return (self.var / self.std.square()).sum().clamp_min(1.0)
+
+
+class PatchEncoder(nn.Module):
+    """Pictures `[M, x, y, C]` in deviations to codes `[M, E]`: patches, four of them merged, all of them.
+
+    Args:
+        config: sizes.
+        shape: (x, y, C).
+        activation: a name of `networks.ACTIVATIONS`.
+    """
+
+    def __init__(self, config: PixelConfig, shape: tuple[int, int, int], activation: str) -> None:
+        super().__init__()
+        one, four = WIDTHS
+        merged = (shape[0] // (2 * PATCH)) * (shape[1] // (2 * PATCH)) * four
+        self.patch = nn.Linear(PATCH * PATCH * shape[2], one)
+        self.merge = nn.Linear(4 * one, four)
+        self.whole = nn.Linear(merged, config.embedding)
+        self.norm = nn.LayerNorm(config.embedding)
+        self.activation = ACTIVATIONS[activation]()
+        self.outputs = config.embedding
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = self.activation(self.patch(folded(image, PATCH)))  # M, x/4, y/4, 48
+        merged = self.activation(self.merge(folded(patches, 2)))  # M, x/8, y/8, 96
+        code: Tensor = self.activation(self.norm(self.whole(merged.flatten(1))))
+        return code
+
+
+class PatchDecoder(nn.Module):
+    """Features `[M, F]` to the mean picture `[M, x, y, C]` in deviations."""
+
+    def __init__(self, features: int, config: PixelConfig, shape: tuple[int, int, int], activation: str) -> None:
+        super().__init__()
+        self.shape = shape
+        self.hidden = nn.Linear(features, config.units)
+        self.norm = nn.LayerNorm(config.units)
+        self.activation = ACTIVATIONS[activation]()
+        self.out = nn.Linear(config.units, shape[0] * shape[1] * shape[2])
+
+    def forward(self, features: Tensor) -> Tensor:
+        image: Tensor = self.out(self.activation(self.norm(self.hidden(features))))
+        return image.unflatten(1, self.shape)
+
+
+def folded(image: Tensor, side: int) -> Tensor:
+    """`[M, x, y, C]` to its squares, `[M, x/side, y/side, side*side*C]`."""
+    m, x, y, c = image.shape
+    squares = image.reshape(m, x // side, side, y // side, side * c).transpose(2, 3)
+    return squares.reshape(m, x // side, y // side, side * side * c)
+
+
+def _pairs(columns: int, like: Tensor) -> Tensor:
+    """`[Y, Y/2]`: what adds up two columns, and divides by the four bytes of a square."""
+    matrix = torch.zeros(columns, columns // SQUARE)
+    where = torch.arange(columns)
+    matrix[where, where // SQUARE] = 1.0 / (SQUARE * SQUARE * 255.0)
+    return matrix.to(like)
