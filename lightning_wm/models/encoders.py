@@ -89,7 +89,7 @@ def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncod
         UserError: the encoder cannot take that shape.
     """
     if config.pixels.encoder == "patches":
-        return PatchEncoder(config.pixels, MovingPixels(shape).shape, config.activation)
+        return PatchEncoder(config.pixels, MovingPixels(shape).shape, config.depth)
     if shape != (3, PIXELS, PIXELS):
         raise UserError(
             f"pixels of shape {shape}: the convolutional model expects (3, {PIXELS}, {PIXELS}); "

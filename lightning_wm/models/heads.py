@@ -30,7 +30,7 @@ def pixel_decoder(
     if config.pixels.loss != "reconstruction":
         return None
     if config.pixels.encoder == "patches":
-        return PatchDecoder(features, config.pixels, MovingPixels(shape).shape, config.activation)
+        return PatchDecoder(features, config.pixels, MovingPixels(shape).shape)
     return ConvDecoder(features, config.depth)
 
 

@@ -135,8 +135,7 @@ class RSSM(nn.Module):
         self.follow = partial(fast.follow, self) if whole else None
         self.disagreement = self._disagreement if self.ensemble is not None else None
         self.predicts_termination = c.continue_head
-        if vector is None and self.pixel_decoder is None:
-            self.decode = None  # type: ignore[method-assign, assignment]
+        self.decode = self._decode if vector is not None or self.pixel_decoder is not None else None
 
     # ---- the three distributions
 
@@ -262,7 +261,7 @@ class RSSM(nn.Module):
             return losses.code_error(self.code_reader(features), self._code(self.encode(targets)))
         return losses.observation_error(self._decoded(features), targets)
 
-    # ---- what it offers beyond; `unroll`, `follow` and `disagreement` are bound in the constructor
+    # ---- what it offers beyond; `unroll`, `follow`, `disagreement` and `decode` are bound in the constructor
 
     def features(self, state: State) -> Tensor:
         """`[M, D+S]`, what every head sees."""
@@ -278,7 +277,7 @@ class RSSM(nn.Module):
         parts = [encoder(targets[name]) for name, encoder in encoders.items() if encoder is not None]
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
-    def decode(self, state: State) -> dict[str, Tensor]:
+    def _decode(self, state: State) -> dict[str, Tensor]:
         """Mean observations: `observation` `[M, O]` in its own units, `pixels` `[M, 3, X, Y]` in [0, 1]."""
         return self.scaling.restored(self._decoded(self.features(state)))
 
@@ -313,15 +312,16 @@ class RSSM(nn.Module):
 
     def _taught(self, features: Tensor, targets: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
         """Losses by what is observed, of features `[M, F]`, targets `[M, ...]` and codes `[M, E]`."""
-        c, decoded = self.config, self._decoded(features)
-        measured = {}
-        if self.moving is not None and "pixels" in decoded:
-            share = losses.unexplained(decoded.pop("pixels"), targets["pixels"], self.moving.variance())
+        c, measured = self.config, {}
+        decoders = {"observation": self.vector_decoder, "pixels": self.pixel_decoder}
+        if self.moving is not None and (decoder := decoders.pop("pixels")) is not None:
+            rebuilt = slice(c.pixels.every - 1, None, c.pixels.every)
+            share = losses.unexplained(decoder(features[rebuilt]), targets["pixels"][rebuilt], self.moving.variance())
             measured["loss/pixels"] = c.pixels.scale * share
         if self.code_reader is not None:
             nats = losses.CODES[c.pixels.loss](self.code_reader(features), self._code(codes))
             measured["loss/pixels"] = c.pixels.scale * nats
-        if decoded:
+        if decoded := {name: decoder(features) for name, decoder in decoders.items() if decoder is not None}:
             measured["loss/reconstruction"] = c.reconstruction_scale * losses.reconstruction(decoded, targets)
         return measured
 
