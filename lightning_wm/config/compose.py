@@ -356,7 +356,7 @@ def find(name: str, beside: Path | None = None) -> Path:
     Raises:
         UserError: there is no such recipe.
     """
-    if name in names() or name in ("dense/base", "sparse/base", "state/base"):
+    if name in names() or name in ("dense/base", "pixels/base", "sparse/base", "state/base"):
         return root() / f"{name}.yaml"
     try:
         path = (beside.parent if beside else Path()) / path_of("recipe", name)
