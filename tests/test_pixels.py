@@ -15,7 +15,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models import losses
 from lightning_wm.models.augmentation import random_shift
 from lightning_wm.models.encoders import pixel_encoder
-from lightning_wm.models.pixels import MovingPixels, PatchDecoder, PatchEncoder, PixelConfig, folded
+from lightning_wm.models.pixels import MovingPixels, PatchDecoder, PatchEncoder, PixelConfig
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.protocols import Decodes, Spaces
 from tests.worlds import experience, total, world
@@ -65,39 +65,33 @@ def test_pixels_are_measured_in_their_own_deviations() -> None:
     torch.testing.assert_close(back, pictures[0] / 255.0)
 
 
-def test_patches_are_squares() -> None:
-    image = torch.arange(16.0).reshape(1, 4, 4, 1)
-    assert folded(image, 2)[0, 0, 1].tolist() == [2, 3, 6, 7]
-    assert folded(image, 2)[0, 1, 0].tolist() == [8, 9, 12, 13]
-
-
-def test_the_encoder_is_two_convolutions_and_a_linear_layer() -> None:
+def test_a_patch_sees_sixteen_pixels_every_eight() -> None:
+    """What one pixel of the picture moves: of the 8 x 8 patches the two by two that overlap there."""
     with rng.scope(0, "init"):
-        encoder = PatchEncoder(PixelConfig(embedding=5), (32, 32, 3), depth=2).double()
-        image = torch.randn(2, 32, 32, 3, dtype=torch.float64)
-    values = image.permute(0, 3, 1, 2)
-    for layer, side in ((encoder.patch, 4), (encoder.merge, 2)):
-        kernel = layer.weight.unflatten(1, (side, side, -1)).permute(0, 3, 1, 2)
-        values = torch.conv2d(values, kernel, layer.bias, stride=side).relu()
-    flat = values.permute(0, 2, 3, 1).flatten(1)
-    torch.testing.assert_close(encoder(image), encoder.norm(encoder.whole(flat)).relu())
+        encoder = PatchEncoder(PixelConfig(embedding=5), (32, 32, 3), depth=2)
+    image = torch.zeros(2, 32, 32, 3)
+    image[1, 16, 9] = 1.0  # rows 14..22 of patch 4 and 10..18 of patch 3; columns 6..14 of patch 2 and 10.. is too late
+    one, other = encoder.patch(image.permute(0, 3, 1, 2))
+    moved = (one != other).any(0).nonzero().tolist()
+    assert encoder.patch.weight.shape == (4, 3, 8, 8) and one.shape == (4, 8, 8)
+    assert moved == [[3, 1], [3, 2], [4, 1], [4, 2]]
+    assert encoder(image).shape == (2, 5)
 
 
 def test_an_image_costs_at_most_1_2_million_multiply_adds() -> None:
-    """Counted from the shapes that every linear layer really sees, at the recipes' sizes."""
+    """Counted from the shapes that every layer really gives, at the recipes' sizes."""
     config, counted = PixelConfig("patches"), 0
 
-    def count(layer: torch.nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+    def count(layer: torch.nn.Module, _: tuple[Tensor, ...], result: Tensor) -> None:
         nonlocal counted
-        assert isinstance(layer, torch.nn.Linear)
-        counted += inputs[0].numel() * layer.out_features
+        counted += result.numel() * layer.weight[0].numel()  # type: ignore[operator, union-attr, index]
 
     for part, shown in (
         (PatchEncoder(config, (32, 32, 3), depth=16), torch.zeros(1, 32, 32, 3)),
         (PatchDecoder(158, config, (32, 32, 3)), torch.zeros(1, 158)),
     ):
         counted = 0
-        hooks = [m.register_forward_hook(count) for m in part.modules() if isinstance(m, torch.nn.Linear)]
+        hooks = [m.register_forward_hook(count) for m in part.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
         part(shown)
         assert len(hooks) >= 2 and 0 < counted <= 1_200_000, counted
 
