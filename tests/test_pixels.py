@@ -58,8 +58,10 @@ def test_pixels_are_measured_in_their_own_deviations() -> None:
     pictures[:, :, :, 2:4, :2] = 102
     moving.learn(pictures)  # steps 0 and 8 of the window: one of each
     seen = moving(pictures[0])
-    assert seen[0, 0, 0, 0].item() == pytest.approx(-1.0) and seen[8, 0, 0, 0].item() == pytest.approx(1.0)
-    assert seen[:, 1, 0, 0].abs().max() < 1e-5 and seen[:, 5:].abs().max() == 0.0
+    assert seen[0, 0, 0, 0].item() == pytest.approx(-1.0)
+    assert seen[8, 0, 0, 0].item() == pytest.approx(1.0)
+    assert seen[:, 1, 0, 0].abs().max() < 1e-5
+    assert seen[:, 5:].abs().max() == 0.0
     assert moving.variance().item() == pytest.approx(1.0)  # one pixel that moves
     back = moving.restored(seen)
     torch.testing.assert_close(back, pictures[0] / 255.0)
@@ -73,7 +75,8 @@ def test_a_patch_sees_sixteen_pixels_every_eight() -> None:
     image[1, 16, 9] = 1.0  # rows 14..22 of patch 4 and 10..18 of patch 3; columns 6..14 of patch 2 and 10.. is too late
     one, other = encoder.patch(image.permute(0, 3, 1, 2))
     moved = (one != other).any(0).nonzero().tolist()
-    assert encoder.patch.weight.shape == (4, 3, 8, 8) and one.shape == (4, 8, 8)
+    assert encoder.patch.weight.shape == (4, 3, 8, 8)
+    assert one.shape == (4, 8, 8)
     assert moved == [[3, 1], [3, 2], [4, 1], [4, 2]]
     assert encoder(image).shape == (2, 5)
 
@@ -91,9 +94,12 @@ def test_an_image_costs_at_most_1_2_million_multiply_adds() -> None:
         (PatchDecoder(158, config, (32, 32, 3)), torch.zeros(1, 158)),
     ):
         counted = 0
-        hooks = [m.register_forward_hook(count) for m in part.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+        hooks = [
+            m.register_forward_hook(count) for m in part.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))
+        ]
         part(shown)
-        assert len(hooks) >= 2 and 0 < counted <= 1_200_000, counted
+        assert len(hooks) >= 2
+        assert 0 < counted <= 1_200_000
 
 
 @pytest.mark.parametrize("size", [16, 48, 80])
@@ -141,7 +147,8 @@ def test_contrast_by_hand() -> None:
 def test_barlow_moves_no_code() -> None:
     read, code = (torch.randn(8, 3, generator=rng.generator(s, "model")).requires_grad_() for s in (0, 1))
     losses.barlow(read, code).backward()
-    assert read.grad is not None and code.grad is None
+    assert read.grad is not None
+    assert code.grad is None
 
 
 @pytest.mark.parametrize("spaces", [IMAGE, BOTH])

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lightning_wm.models.augmentation import centre_crop, random_crop
 from lightning_wm.agents.pixel_sac import PixelSAC, PixelSACConfig
 from lightning_wm.config.fields import Count, Weight, settings
 from lightning_wm.errors import UserError
+from lightning_wm.models.augmentation import centre_crop, random_crop
 from lightning_wm.models.distributions import widen
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import register

@@ -10,10 +10,10 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.objectives.value import TD0Estimator
 
-from lightning_wm.models.augmentation import random_shift
 from lightning_wm.agents.pixel_sac import PixelSAC, PixelSACConfig
 from lightning_wm.config.fields import Count, Factor, Natural, Positive, settings
 from lightning_wm.errors import UserError
+from lightning_wm.models.augmentation import random_shift
 from lightning_wm.models.frame_encoder import FrameEncoderConfig
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import register

@@ -23,9 +23,7 @@ def reward_head(config: ModelConfig, features: int) -> TwoHotHead | NormalHead:
     return TwoHotHead(network, c.bins, c.bin_limit, "model.bin_limit") if two_hot else NormalHead(network)
 
 
-def pixel_decoder(
-    config: ModelConfig, shape: tuple[int, int, int], features: int
-) -> ConvDecoder | PatchDecoder | None:
+def pixel_decoder(config: ModelConfig, shape: tuple[int, int, int], features: int) -> ConvDecoder | PatchDecoder | None:
     """What rebuilds pictures of a shape (C, X, Y) from features `[M, F]`; None where nothing does."""
     if config.pixels.loss != "reconstruction":
         return None

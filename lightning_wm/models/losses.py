@@ -30,7 +30,7 @@ def reconstruction(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor])
 
 
 def unexplained(decoded: Tensor, target: Tensor, variance: Tensor) -> Tensor:
-    """Share of the variance of pictures `[M, ...]` that is not rebuilt: 1 where the mean is; `variance` of all pixels."""
+    """Share of the variance of pictures `[M, ...]` that is not rebuilt, of `variance` in all; 1 for the mean."""
     squares = F.mse_loss(widen(decoded), widen(target), reduction="sum") / target.shape[0]
     return squares / variance
 

@@ -90,12 +90,12 @@ class MovingPixels(Normaliser):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Bytes `[M, C, X, Y]` to deviations `[M, x, y, C]`."""
-        deviations = self.averaged(pixels).flatten(1).sub_(self.mean).div_(self.std)
-        return deviations.unflatten(1, self.shape)
+        deviations: Tensor = self.averaged(pixels).flatten(1).sub_(self.mean).div_(self.std).unflatten(1, self.shape)
+        return deviations
 
     def restored(self, deviations: Tensor) -> Tensor:
         """Deviations `[M, x, y, C]` to pictures `[M, C, X, Y]` in [0, 1]."""
-        image = self.invert(deviations.flatten(1)).unflatten(1, self.shape).clamp(0.0, 1.0).permute(0, 3, 1, 2)
+        image: Tensor = self.invert(deviations.flatten(1)).unflatten(1, self.shape).clamp(0.0, 1.0).permute(0, 3, 1, 2)
         return image.repeat_interleave(SQUARE, 2).repeat_interleave(SQUARE, 3)
 
     def variance(self) -> Tensor:
@@ -146,8 +146,8 @@ class PatchDecoder(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        image: Tensor = self.out(F.relu(self.norm(self.hidden(features))))
-        return image.unflatten(1, self.shape)
+        image: Tensor = self.out(F.relu(self.norm(self.hidden(features)))).unflatten(1, self.shape)
+        return image
 
 
 def _pairs(columns: int, like: Tensor) -> Tensor:
