@@ -11,6 +11,7 @@ from typing import Any
 import imageio.v3 as imageio
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_wm import load_actor, registry
@@ -20,8 +21,9 @@ from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.inspection import inspect
 from lightning_wm.inspection.decision import Decision
+from lightning_wm.inspection.future import Future
 from lightning_wm.inspection.landscape import POINTS, gradients, hessian, orthogonal, survey
-from lightning_wm.inspection.picture import draw
+from lightning_wm.inspection.picture import _frames, draw
 from lightning_wm.planning import problem_of
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.trace import Trace
@@ -217,3 +219,12 @@ def test_a_broken_model_can_be_looked_at(broken: str, trained: Path, tmp_path: P
     draw(seen, tmp_path / "seen.png", "broken")
     assert (tmp_path / "seen.png").stat().st_size > 10_000
     env.close()
+
+
+def test_a_model_without_a_decoder_says_so() -> None:
+    pixels = torch.rand(3, 3, 16, 16)
+    for imagined, rows, said in (({}, 1, "has no decoder"), ({"pixels": pixels}, 2, "imagined from the decision on")):
+        (part,) = Figure().subfigures(1, 1, squeeze=False).ravel()
+        _frames(part, Future(imagined, {"pixels": pixels}, torch.zeros(2), torch.zeros(2)))
+        assert len(part.axes) == rows * 3
+        assert said in part.get_suptitle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_wm import rng
+from lightning_wm.envs.gl import rendering_problem
 from lightning_wm.errors import UserError
+from lightning_wm.fit import main as fit
 from lightning_wm.models import losses
 from lightning_wm.models.augmentation import random_shift
 from lightning_wm.models.encoders import pixel_encoder
@@ -242,3 +245,10 @@ def pushed(b: int = 4, t: int = 12) -> Any:
 
 def test_settings_are_the_configurations() -> None:
     assert replace(RSSMConfig(), pixels=PixelConfig("patches")).pixels.encoder == "patches"
+
+
+@pytest.mark.skipif(rendering_problem() is not None, reason="nothing draws here")
+def test_fit_says_which_sizes_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = f"run={tmp_path / 'run'}"
+    assert fit(["recipe=pixels/cartpole_swingup", "smoke=true", "observation.render.size=84", run]) == 2
+    assert "expects sides that are multiples of 16; type observation.render.size=80" in capsys.readouterr().err

@@ -164,9 +164,11 @@ def _vectors(part: SubFigure, future: Future) -> None:
 
 
 def _frames(part: SubFigure, future: Future) -> None:
-    part.suptitle("pixels: imagined from the decision on (above), and what then happened in open loop (below)",
-                  fontsize="medium")  # fmt: skip
     real, imagined = future.real["pixels"], future.imagined.get("pixels")
+    title = "imagined from the decision on (above), and what then happened in open loop (below)"
+    if imagined is None:
+        title = "what then happened in open loop; the model has no decoder to show what it imagined"
+    part.suptitle(f"pixels: {title}", fontsize="medium")
     steps = np.unique(np.linspace(0, len(real) - 1, FRAMES).round().astype(int)).tolist()
     sides = [pixels for pixels in (imagined, real) if pixels is not None]
     grid = np.reshape(part.subplots(len(sides), len(steps)), (len(sides), len(steps)))
