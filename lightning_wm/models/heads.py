@@ -33,10 +33,20 @@ def pixel_decoder(config: ModelConfig, shape: tuple[int, int, int], features: in
 
 
 def code_reader(config: ModelConfig, features: int, code: int) -> nn.Sequential | None:
-    """What is held against a picture's code `[M, E]`, from features `[M, F]`; None where a decoder does that."""
+    """What is held against a picture's code `[M, E]`; None where a decoder does that.
+
+    From features `[M, F]`, or for `contrast` from the deterministic state `[M, D]` alone.
+    """
     if config.pixels.loss == "reconstruction":
         return None
-    return mlp(features, config.pixels.units, 1, code, config.activation, norm=True)
+    return mlp(
+        config.deter if config.pixels.loss == "contrast" else features,
+        config.pixels.units,
+        1,
+        code,
+        config.activation,
+        norm=True,
+    )
 
 
 class TwoHotHead(nn.Module):

@@ -34,8 +34,8 @@ class PixelConfig:
     work at the same `model.depth`."""
     loss: Literal["reconstruction", "contrast", "barlow"] = "reconstruction"
     """What the latent is held to know of a picture: rebuild it with a decoder to match the encoder; or, without a
-    decoder, tell its code from the others' of the batch (`contrast`, arXiv:1807.03748), or be as its code without
-    redundancy (`barlow`, arXiv:2103.03230)."""
+    decoder, tell its code from the others' of the batch before it is seen (`contrast`, arXiv:1807.03748), or be as its
+    code without redundancy (`barlow`, arXiv:2103.03230)."""
     scale: Weight = 1.0
     """Weight of that loss. Rebuilt from `patches` it is the share of the pixels' variance that stays unexplained, else
     nats; PlaNet's convolutions are weighed by `reconstruction_scale` alone."""

@@ -119,6 +119,8 @@ class RSSM(nn.Module):
         self.pixel_encoder = None if spaces.pixels is None else pixel_encoder(c, spaces.pixels)
         self.pixel_decoder = None if spaces.pixels is None else pixel_decoder(c, spaces.pixels, features)
         self.code_reader = None if self.pixel_encoder is None else code_reader(c, features, self.pixel_encoder.outputs)
+        # A picture is foretold from what was known before it was seen.
+        self._reads = slice(c.deter if c.pixels.loss == "contrast" else None)
         moving = spaces.pixels is not None and c.pixels.encoder == "patches"
         self.moving = MovingPixels(spaces.pixels) if spaces.pixels is not None and moving else None
         for name, layer in layers(c, self.latent, spaces.action, embedding(c, spaces)).items():
@@ -258,7 +260,7 @@ class RSSM(nn.Module):
         """Mean squared error of the decoded observation, `[M]`, in the space of the reconstruction loss."""
         targets, features = self.targets(observation), self.features(state)
         if self.code_reader is not None:
-            return losses.code_error(self.code_reader(features), self._code(self.encode(targets)))
+            return losses.code_error(self.code_reader(features[:, self._reads]), self._code(self.encode(targets)))
         return losses.observation_error(self._decoded(features), targets)
 
     # ---- what it offers beyond; `unroll`, `follow`, `disagreement` and `decode` are bound in the constructor
@@ -319,7 +321,7 @@ class RSSM(nn.Module):
             share = losses.unexplained(decoder(features[rebuilt]), targets["pixels"][rebuilt], self.moving.variance())
             measured["loss/pixels"] = c.pixels.scale * share
         if self.code_reader is not None:
-            nats = losses.CODES[c.pixels.loss](self.code_reader(features), self._code(codes))
+            nats = losses.CODES[c.pixels.loss](self.code_reader(features[:, self._reads]), self._code(codes))
             measured["loss/pixels"] = c.pixels.scale * nats
         if decoded := {name: decoder(features) for name, decoder in decoders.items() if decoder is not None}:
             measured["loss/reconstruction"] = c.reconstruction_scale * losses.reconstruction(decoded, targets)
