@@ -198,6 +198,17 @@ def test_a_part_of_the_pictures_is_rebuilt() -> None:
     assert all_of_them._taught(features, targets, codes) != all_of_them._taught(features, others, codes)
 
 
+@pytest.mark.parametrize("loss", ["barlow", "contrast"])
+def test_contrast_foretells_a_picture_from_what_was_known_before_it(loss: str) -> None:
+    """The stochastic state has seen it, the deterministic one has not."""
+    model = sees(loss)
+    before = torch.randn(6, 12 + 5, generator=rng.generator(0, "model"))
+    after, codes = before.clone(), torch.randn(6, 16, generator=rng.generator(1, "model"))
+    after[:, 12:] += 1.0
+    one, other = (model._taught(features, {}, codes)["loss/pixels"].item() for features in (before, after))
+    assert (one == other) == (loss == "contrast")
+
+
 def test_a_window_is_shifted_as_one() -> None:
     model, batch = sees(shift=3), experience(IMAGE, 4, 2)
     batch["pixels"][:] = batch["pixels"][:, :1]  # a window of one picture
