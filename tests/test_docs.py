@@ -104,6 +104,8 @@ def spoken(block: Block) -> Iterator[list[str]]:
             words = shlex.split(part.strip(), comments=True)
             if words[:2] == ["python", "-m"] and words[2].startswith("lightning_wm."):
                 yield [words[2].removeprefix("lightning_wm."), *(HERE.get(word, word) for word in words[3:])]
+            elif words[:1] == ["lightning_wm"]:
+                yield [words[1], *(HERE.get(word, word) for word in words[2:])]
             elif words:
                 assert OTHERS.match(part.strip()), f"{block}: {part}"
 
