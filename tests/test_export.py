@@ -243,10 +243,15 @@ def test_an_evaluation_nested_without_end(
 def test_the_card_has_returns_with_their_interval(model: Path) -> None:
     config = from_tree(read_tree(model / "config.yaml"))
     judged = {"planner": "cem", "episodes": 10, "seed": 20_000, "mean": 812.34, "iqm": 815.0}
-    text = card(config, "m", 50_000, "best", 7, {**judged, "interval95": [801.06, 823.6]})
+    text = card(config, "m", 50_000, "best", 7, True, {**judged, "interval95": [801.06, 823.6]})
     assert "| `cem` | 10 | 20000 to 20009 | 812.3 | 801.1 to 823.6 | 815.0 |" in text
     assert "50,000 env steps, seed 0, checkpoint `best`" in text
-    assert "| - |" in card(config, "m", 1, "last", 7, {**judged, "interval95": [None, None]})
+    assert "| model, agent | `rssm`, `planet` |" in text
+    alone = card(config, "m", 1, "last", 7, False, {**judged, "interval95": [None, None]})
+    assert "| - |" in alone
+    assert "| agent | `planet` |" in alone
+    assert "without a world model" in alone
+    assert "[reinforcement-learning]" in alone
 
 
 def test_plugins_are_named_and_still_asked_for(

@@ -15,18 +15,18 @@ from lightning_wm.errors import printable
 _CARD = """\
 ---
 library_name: lightning_wm
-tags: [world-model, model-based-reinforcement-learning, planning]
+tags: [{tags}]
 {header}---
 
 # {title}
 
-A world model and what learned it, exported by `lightning_wm` {version}.
+{what}, exported by `lightning_wm` {version}.
 
 | | |
 |---|---|
 | task | `{task}`, {repeat} env steps per action |
 | observation | `{observation}` |
-| model, agent | `{model}`, `{agent}` |
+| {parts} |
 | planner | `{planner}` |
 | trained for | {env_steps:,} env steps, seed {seed}, checkpoint `{checkpoint}` |
 | parameters | {parameters:,} |
@@ -81,6 +81,7 @@ def card(
     env_steps: int,
     checkpoint: str,
     parameters: int,
+    world_model: bool,
     evaluation: Mapping[str, Any] | None,
     licence: str | None = None,
 ) -> str:
@@ -92,10 +93,13 @@ def card(
         env_steps: of the checkpoint.
         checkpoint: `last` or `best`.
         parameters: how many numbers the weights have.
+        world_model: whether there is one among what was learned.
         evaluation: content of `evaluation.json`, or None.
         licence: its identifier (mit, apache-2.0); None for not chosen yet.
     """
     plugins = ",".join(config.plugins)
+    agent = _text(config.agent.name)
+    parts = f"model, agent | `{_text(config.model.name)}`, `{agent}`" if world_model else f"agent | `{agent}`"
     needs = f"\nIt needs the Python packages {_text(plugins)}, which are code of their own: look at them first.\n"
     return _CARD.format(
         title=f"{_text(config.task.name)}, {env_steps:,} env steps",
@@ -103,8 +107,9 @@ def card(
         task=_text(config.task.name),
         repeat=config.task.action_repeat,
         observation=_text(config.observation.kind),
-        model=_text(config.model.name),
-        agent=_text(config.agent.name),
+        what="A world model and what learned it" if world_model else "A policy, learned without a world model",
+        tags="world-model, model-based-reinforcement-learning, planning" if world_model else "reinforcement-learning",
+        parts=parts,
         planner=_text(config.planner.name),
         env_steps=env_steps,
         seed=config.seed,
