@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -51,7 +52,9 @@ def test_dm_controls_own_loop(name: str) -> None:
 
 
 def read_task(name: str) -> tuple[str, str]:
-    return {"ball_in_cup_catch": ("ball_in_cup", "catch")}.get(name, ("cartpole", "swingup"))
+    (task,) = re.findall(r"name: dmc/(\w+)", (ZOO / name / "config.yaml").read_text())
+    domain, _, word = task.rpartition("_")
+    return domain, word
 
 
 class Reach(gymnasium.Env):

@@ -11,20 +11,25 @@ from typing import Any
 from lightning_wm.errors import UserError
 from lightning_wm.study.grid import Cell
 
+AGAIN = 5.0
+"""Seconds after which a task that still runs is cancelled again: Ray promises no more than to try."""
+
 
 def _fit(cell: Cell, folder: str) -> int:
     """On a worker: run the cell's fit in `folder`; where the task is cancelled, stop it with a checkpoint."""
     from lightning_wm.study.jobs import process
 
     os.chdir(folder)
-    running = process(cell)
-    try:
-        while (code := running.poll()) is None:
-            time.sleep(0.2)  # Ray's KeyboardInterrupt does not end a wait for a process
-        return code
-    except KeyboardInterrupt:  # what ray.cancel raises
-        running.terminate()
-        return running.wait()
+    running, told = process(cell), False
+    while True:
+        try:
+            while (code := running.poll()) is None:
+                time.sleep(0.2)  # Ray's KeyboardInterrupt does not end a wait for a process
+            return code
+        except KeyboardInterrupt:  # what ray.cancel raises, perhaps more than once
+            if not told:
+                told = True
+                running.terminate()
 
 
 class RayJob:
@@ -36,6 +41,7 @@ class RayJob:
 
     def __init__(self, task: Any) -> None:
         self.task = task
+        self._cancelled: float | None = None
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs, 1 where its machine was lost."""
@@ -44,6 +50,8 @@ class RayJob:
 
         done, _ = ray.wait([self.task], timeout=0)
         if not done:
+            if self._cancelled is not None and time.monotonic() - self._cancelled > AGAIN:
+                self._cancel()
             return None
         try:
             return int(ray.get(self.task))
@@ -54,8 +62,12 @@ class RayJob:
 
     def send_signal(self, number: int) -> None:
         """Cancel the task, which stops the fit with a checkpoint."""
+        self._cancel()
+
+    def _cancel(self) -> None:
         import ray
 
+        self._cancelled = time.monotonic()
         with suppress(ValueError):
             ray.cancel(self.task)
 
