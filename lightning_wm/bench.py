@@ -166,13 +166,10 @@ def _setting(options: BenchOptions) -> Setting:
 
 
 def _trained(options: BenchOptions, run: str) -> WorldModel:
-    from lightning_wm.protocols import WorldModel
     from lightning_wm.runs.loading import load_run
 
-    agent = load_run(run, "last", options.plugins, options.trust).agent
-    parts: dict[str, object] = dict(agent.named_children())
-    model = parts.get("model")
-    if not isinstance(model, WorldModel):
+    model = load_run(run, "last", options.plugins, options.trust).model
+    if model is None:
         raise UserError(f"{run} has no world model to plan with; type run=<a run of agent planet>")
     return model
 

@@ -178,7 +178,7 @@ def inspected(options: EvaluateOptions, step: int) -> list[Path]:
     files: list[Path] = []
     with closing(loaded.environments(1)) as env:
         for name, planner, actor in contenders:
-            seen = inspect(env, actor, getattr(loaded.agent, "model", None), options.seed, step)
+            seen = inspect(env, actor, loaded.model, options.seed, step)
             picture = loaded.run.path / "inspect" / f"{stem}-{name}-step{step}.png"
             title = f"{planner.name} on {about['task']}, seed {options.seed}, decision {seen.decision.number}"
             draw(seen, picture, title)
@@ -204,11 +204,11 @@ def _plans(loaded: LoadedRun, contenders: Sequence[Contender], options: Evaluate
     """Films of the candidates over time; planners that search nothing have none."""
     from lightning_wm.inspection.plans import filmed
 
-    model, paths = getattr(loaded.agent, "model", None), []
+    paths: list[Path] = []
     with closing(loaded.environments(1)) as env:
         for name, _, actor in contenders:
             path = loaded.run.videos / f"{stem}-{name}-plans.mp4"
-            filmed(env, actor, model, options.seed, options.plans, path)
+            filmed(env, actor, loaded.model, options.seed, options.plans, path)
             paths.append(path)
     return paths
 

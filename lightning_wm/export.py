@@ -86,7 +86,6 @@ def export(options: ExportOptions) -> Path:
         UserError: the run cannot be read, its configuration names a path of this machine, or `out` is there already.
         DiskError: the folder cannot be written.
     """
-    from lightning_wm.protocols import WorldModel
     from lightning_wm.runs.card import card
     from lightning_wm.runs.files import write_json, write_text
     from lightning_wm.runs.interface import write_interface
@@ -115,8 +114,7 @@ def export(options: ExportOptions) -> Path:
         if judged is not None:
             write_json(folder / EVALUATION, judged)
         parameters = sum(value.numel() for value in tensors.values())
-        world_model = isinstance(dict(loaded.agent.named_children()).get("model"), WorldModel)
-        about = (out.resolve().name, loaded.env_steps, loaded.checkpoint, parameters, world_model)
+        about = (out.resolve().name, loaded.env_steps, loaded.checkpoint, parameters, loaded.model is not None)
         write_text(folder / CARD, card(config, *about, judged, options.licence))
     return out
 

@@ -22,7 +22,7 @@ from lightning_wm.models.behaviour import ActorConfig, CriticConfig
 from lightning_wm.planners.cem import CEM
 from lightning_wm.planners.policy import PolicyOnly
 from lightning_wm.protocols import Spaces, State, Trajectory
-from tests.worlds import experience, total, world
+from tests.worlds import Outside, experience, total, world
 
 SPACES = Spaces(action=2, observation=3)
 SMALL = DreamerConfig(
@@ -30,21 +30,8 @@ SMALL = DreamerConfig(
 )
 
 
-class Alone(Dreamer):
+class Alone(Outside, Dreamer):  # type: ignore[misc]
     """Outside a Trainer."""
-
-    step = 0
-
-    @property
-    def global_rank(self) -> int:  # type: ignore[override]
-        return 0
-
-    @property
-    def global_step(self) -> int:  # type: ignore[override]
-        return self.step
-
-    def due(self) -> bool:
-        return False
 
 
 def dreamer(config: DreamerConfig = SMALL, model: Any = None, **fields: Any) -> Alone:

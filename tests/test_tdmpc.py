@@ -21,28 +21,15 @@ from lightning_wm.models.joint_embedding import JointEmbedding, JointEmbeddingCo
 from lightning_wm.protocols import Spaces
 from tests.conftest import TINY
 from tests.test_sac import weights
-from tests.worlds import experience, total, world
+from tests.worlds import Outside, experience, total, world
 
 SPACES = Spaces(action=2, observation=3)
 RUN = [*TINY, "agent=tdmpc", "model.latent=8", "model.units=8", "agent.critic.units=8", "evaluation.video=false"]
 ACTOR = ActorConfig(units=16, distribution="tanh_normal")
 
 
-class Alone(TDMPC):
+class Alone(Outside, TDMPC):  # type: ignore[misc]
     """Outside a Trainer."""
-
-    step = 0
-
-    @property
-    def global_rank(self) -> int:  # type: ignore[override]
-        return 0
-
-    @property
-    def global_step(self) -> int:  # type: ignore[override]
-        return self.step
-
-    def due(self) -> bool:
-        return False
 
 
 def agent(spaces: Spaces = SPACES, latent: int = 8, units: int = 16, **fields: Any) -> Alone:

@@ -63,3 +63,20 @@ def experience(spaces: Spaces, b: int, t: int, seed: int = 0, dtype: torch.dtype
 def total(measured: dict[str, torch.Tensor]) -> torch.Tensor:
     """The sum that is trained."""
     return torch.stack([value for name, value in measured.items() if name.startswith("loss/")]).sum()
+
+
+class Outside:
+    """Mixed into an agent: it learns outside a Trainer."""
+
+    step = 0
+
+    @property
+    def global_rank(self) -> int:
+        return 0
+
+    @property
+    def global_step(self) -> int:
+        return self.step
+
+    def due(self) -> bool:
+        return False

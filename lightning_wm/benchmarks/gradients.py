@@ -23,8 +23,9 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.benchmarks.returns import planner_of
-from lightning_wm.config.schema import TaskConfig
+from lightning_wm.config.schema import EPISODE, TaskConfig
 from lightning_wm.console.meter import Meter
+from lightning_wm.envs import most_decisions
 from lightning_wm.envs.actions import scaled
 from lightning_wm.envs.simulator import Rewinds, Simulator
 from lightning_wm.errors import UserError
@@ -122,7 +123,7 @@ def compare(loaded: LoadedRun, written: str, episodes: int, seed: int, meter: Me
     config = planner_of(loaded, written)
     found: list[Compared] = []
     with closing(loaded.environments(1)) as env:
-        length = (env.episode_limit or 1000) // loaded.config.task.action_repeat
+        length = most_decisions(env, 1) or EPISODE // loaded.config.task.action_repeat
         numbers = np.linspace(0, length - 1 - config.horizon, DECISIONS).astype(int)
         if meter is not None:
             meter.begin("gradients", episodes, episodes * len(numbers))

@@ -107,6 +107,10 @@ class ObservationLayout:
         """O."""
         return sum(self.sizes)
 
+    def described(self) -> list[str]:
+        """The parts in words, each with its size: `velocity (2)`."""
+        return [f"{name} ({size})" for name, size in zip(self.names, self.sizes, strict=True)]
+
     def flatten(self, observation: object) -> NDArray[np.float32]:
         """The state vector of the task's own observation.
 
@@ -169,6 +173,13 @@ def _array(value: object, name: str) -> NDArray[np.generic]:
         return np.asarray(array)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{name} is no array: {error}") from error
+
+
+def entries(layout: ObservationLayout | None, size: int) -> list[str]:
+    """Names of the numbers of a state vector of a size, by their place where no layout of that size is known."""
+    if layout is None or layout.size != size:
+        return [f"observation[{index}]" for index in range(size)]
+    return [layout.entry(index) for index in range(size)]
 
 
 WHOLE = "observation"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Decision:
     search: Search
     """For further questions about the same state and noise."""
     reward: float | None = None
-    """That came with what was seen; None where that was not kept, and before the first decision."""
+    """That came with what was seen; None before the first decision."""
 
     def start(self) -> Tensor:
         """The best plan of the first scoring, `[H, A]`; the executed one where nothing was scored."""
@@ -73,32 +73,10 @@ def decisions(env: EnvBase, actor: Actor, seed: int, numbers: Collection[int]) -
     Raises:
         UserError: nothing is planned in it.
     """
-    planner = actor.planner if isinstance(actor, WorldModelActor) else None
-    if not isinstance(planner, BasePlanner):
+    planner = _searching(actor)
+    if planner is None:
         raise UserError("there is nothing to look at where no planner of lightning_wm searches; type planner=grad_mpc")
-    seen: TensorDictBase = env.reset(seeds=[seed])
-    actor.reset()
-    actor.episode = 0
-    reward: float | None = None
-    for number in range(max(numbers, default=-1) + 1):
-        planner.trace = trace = Trace() if number in numbers else None
-        action = actor.act(seen).to("cpu", torch.float32)
-        planner.trace = None
-        if trace is not None:
-            yield replace(_decision(seed, number, seen, actor, trace), reward=reward)
-        seen["action"] = action
-        after = env.step(seen)["next"]
-        reward, seen = float(after["reward"]), after.exclude("reward")
-        if bool(seen["done"].any()):
-            return
-
-
-def _decision(seed: int, number: int, seen: TensorDictBase, actor: Actor, trace: Trace) -> Decision:
-    """What a watched planner has just decided."""
-    assert trace.search is not None
-    assert actor.plan is not None
-    executed, score = actor.plan["actions"][0], float(actor.plan["stats", "score_best"][0])
-    return Decision(seed, number, seen, executed, score, trace.scored, trace.search.probe())
+    yield from (decision for _, decision in _played(env, actor, planner, seed, numbers) if decision is not None)
 
 
 def reach(env: EnvBase, actor: Actor, seed: int, step: int) -> Decision:
@@ -107,29 +85,52 @@ def reach(env: EnvBase, actor: Actor, seed: int, step: int) -> Decision:
     Raises:
         UserError: the episode ends before, or nothing is planned in it.
     """
-    planner = actor.planner if isinstance(actor, WorldModelActor) else None
-    if not isinstance(planner, BasePlanner):
+    planner = _searching(actor)
+    if planner is None:
         raise UserError(
             f"inspect={step}: there is nothing to see where no planner of lightning_wm searches; type planner=grad_mpc"
         )
-    number = step - step % planner.config.replan
-    seen = _play(env, actor, seed, number)
-    planner.trace = trace = Trace()
-    actor.act(seen)
-    planner.trace = None
-    return _decision(seed, number, seen, actor, trace)
+    number, last = step - step % planner.config.replan, 0
+    for index, decision in _played(env, actor, planner, seed, {number}):
+        if decision is not None:
+            return decision
+        last = index
+    raise UserError(
+        f"inspect={number}: the episode of seed {seed} ends after {last + 1} decisions; "
+        f"expected 0 to {last}; type e.g. inspect={last // 2}"
+    )
 
 
-def _play(env: EnvBase, actor: Actor, seed: int, step: int) -> TensorDictBase:
+def _searching(actor: Actor) -> BasePlanner | None:
+    planner = actor.planner if isinstance(actor, WorldModelActor) else None
+    return planner if isinstance(planner, BasePlanner) else None
+
+
+def _played(
+    env: EnvBase, actor: Actor, planner: BasePlanner, seed: int, numbers: Collection[int]
+) -> Iterator[tuple[int, Decision | None]]:
+    """Every decision up to the last of the given numbers or the episode's end; looked at are those of the numbers."""
     seen: TensorDictBase = env.reset(seeds=[seed])
     actor.reset()
     actor.episode = 0
-    for decision in range(step):
-        seen["action"] = actor.act(seen).to("cpu", torch.float32)
-        seen = env.step(seen)["next"].exclude("reward")
+    reward: float | None = None
+    for number in range(max(numbers, default=-1) + 1):
+        planner.trace = trace = Trace() if number in numbers else None
+        action = actor.act(seen).to("cpu", torch.float32)
+        planner.trace = None
+        yield number, None if trace is None else _decision(seed, number, seen, actor, trace, reward)
+        seen["action"] = action
+        after = env.step(seen)["next"]
+        reward, seen = float(after["reward"]), after.exclude("reward")
         if bool(seen["done"].any()):
-            raise UserError(
-                f"inspect={step}: the episode of seed {seed} ends after {decision + 1} decisions; "
-                f"expected 0 to {decision}; type e.g. inspect={decision // 2}"
-            )
-    return seen
+            return
+
+
+def _decision(
+    seed: int, number: int, seen: TensorDictBase, actor: Actor, trace: Trace, reward: float | None
+) -> Decision:
+    """What a watched planner has just decided."""
+    assert trace.search is not None
+    assert actor.plan is not None
+    executed, score = actor.plan["actions"][0], float(actor.plan["stats", "score_best"][0])
+    return Decision(seed, number, seen, executed, score, trace.scored, trace.search.probe(), reward)

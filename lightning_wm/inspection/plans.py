@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from lightning_wm.envs.layout import ObservationLayout
+from lightning_wm.envs.layout import ObservationLayout, entries
 from lightning_wm.inspection.decision import Decision, decisions
 from lightning_wm.planning.objective import imagine
 from lightning_wm.protocols import Actor, Decodes
-from lightning_wm.training.frames import padded
+from lightning_wm.training.frames import Numbers, padded, painted, varied
 from lightning_wm.training.video import write_film
 
 CANDIDATES = 12
@@ -33,8 +31,6 @@ FORMER = 4
 """Executed plans of earlier decisions that are still seen, fading."""
 
 FPS = 10
-
-Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -111,10 +107,10 @@ def frames(played: list[Expected], layout: ObservationLayout | None) -> Iterator
         layout: names the numbers of the state vector.
     """
     real = np.stack([decision.seen for decision in played])  # T, V
-    chosen = [0, *(1 + index for index in _varied(real[:, 1:]))]
+    chosen = [0, *(1 + varied(real[:, 1:], PANELS))]
+    names = ["reward", *entries(layout, real.shape[1] - 1)]
     figure = Figure(figsize=(9, 1.7 * -(-len(chosen) // 2)), dpi=80, layout="constrained")
     axes = list(figure.subplots(-(-len(chosen) // 2), 2, squeeze=False).flat)
-    canvas: Any = FigureCanvasAgg(figure)
     for axis in axes[len(chosen) :]:
         axis.set_axis_off()
     whole = [np.concatenate([real[:, index], *(d.executed[:, index] for d in played)]) for index in chosen]
@@ -126,10 +122,9 @@ def frames(played: list[Expected], layout: ObservationLayout | None) -> Iterator
             margin = 0.05 * (span[1] - span[0]) or 0.5
             axis.set(xlim=(max(0, now - PAST), max(0, now - PAST) + PAST + len(played[0].executed)))
             axis.set_ylim(span[0] - margin, span[1] + margin)
-            axis.set_title(_name(index, layout, real.shape[1] - 1), fontsize="small", pad=2)
+            axis.set_title(names[index], fontsize="small", pad=2)
             axis.tick_params(labelsize="x-small")
-        canvas.draw()
-        yield padded(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        yield padded(painted(figure))
 
 
 def _panel(axis: Axes, played: list[Expected], real: Numbers, now: int, index: int) -> None:
@@ -145,16 +140,3 @@ def _panel(axis: Axes, played: list[Expected], real: Numbers, now: int, index: i
         axis.plot(x, line, color="tab:red", alpha=0.7 * (1 - rank / number), linewidth=0.8)
     axis.plot(x, played[now].executed[:, index], color="tab:blue", linewidth=1.5)
     axis.plot(np.arange(now + 1), real[: now + 1, index], color="black", linewidth=1.5)
-
-
-def _varied(observations: Numbers) -> list[int]:
-    """The entries that vary most, in their own order; none of pictures."""
-    if not observations.shape[1]:
-        return []
-    return sorted(np.argsort(-observations.std(0), kind="stable")[:PANELS].tolist())
-
-
-def _name(index: int, layout: ObservationLayout | None, width: int) -> str:
-    if index == 0:
-        return "reward"
-    return layout.entry(index - 1) if layout is not None and layout.size == width else f"observation[{index - 1}]"

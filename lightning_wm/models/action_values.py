@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from lightning_wm.config.fields import Count, Positive, settings
-from lightning_wm.models.behaviour import odd
+from lightning_wm.models.behaviour import Bins, Decay
 from lightning_wm.models.config import Activation
 from lightning_wm.models.heads import TwoHotHead
 from lightning_wm.models.networks import Stacked
@@ -29,11 +29,11 @@ class ActionCriticConfig:
     """`elu`, `relu` or `silu`."""
     dropout: Annotated[float, Field(ge=0, lt=1, description="a share in [0, 1)")] = 0.01
     """Share of the first hidden layer that is dropped while learning."""
-    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(odd)] = 151
+    bins: Bins = 151
     """Bins of the two-hot code, even in symlog space."""
     bin_limit: Positive = 12.0
     """Outermost bins in symlog units: values within symexp of this, 162,754 at 12."""
-    decay: Annotated[float, Field(ge=0, lt=1, description="a factor in [0, 1)")] = 0.99
+    decay: Decay = 0.99
     """Of the slow copy, an exponential moving average of the critics' weights."""
 
 

@@ -46,11 +46,16 @@ class ActorConfig:
             )
 
 
-def odd(bins: int) -> int:
-    """Refuse an even number: zero is to be one of the bins."""
+def _odd(bins: int) -> int:
     if bins % 2 == 0:
         raise ValueError("an even number")
     return bins
+
+
+Bins = Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(_odd)]
+"""Of a two-hot code; zero is one of them."""
+Decay = Annotated[float, Field(ge=0, lt=1, description="a factor in [0, 1)")]
+"""Of a slow copy."""
 
 
 @settings("agent.critic")
@@ -67,11 +72,11 @@ class CriticConfig:
     """LayerNorm after each hidden layer."""
     members: Count = 1
     """K: critics that are initialised differently and learn from the same targets; their mean is the value."""
-    bins: Annotated[int, Field(ge=3, description="an odd number of at least 3"), AfterValidator(odd)] = 151
+    bins: Bins = 151
     """Bins of the two-hot code, even in symlog space."""
     bin_limit: Positive = 12.0
     """Outermost bins in symlog units: values within symexp of this, 162,754 at 12."""
-    decay: Annotated[float, Field(ge=0, lt=1, description="a factor in [0, 1)")] = 0.98
+    decay: Decay = 0.98
     """Of the slow copy, an exponential moving average of the critics' weights."""
     bootstrap: Annotated[Literal["slow", "online"], Field(description="slow or online")] = "slow"
     """Whose values the lambda-returns end in: `slow` copy or `online` critics."""

@@ -14,7 +14,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.distributions import symexp, symlog
 from lightning_wm.models.normaliser import Normaliser
-from lightning_wm.models.pixels import MovingPixels, PatchEncoder
+from lightning_wm.models.pixels import MovingPixels, PatchEncoder, averaged_shape
 from lightning_wm.protocols import Spaces
 
 PIXELS = 64
@@ -89,7 +89,7 @@ def pixel_encoder(config: ModelConfig, shape: tuple[int, int, int]) -> ConvEncod
         UserError: the encoder cannot take that shape.
     """
     if config.pixels.encoder == "patches":
-        return PatchEncoder(config.pixels, MovingPixels(shape).shape, config.depth)
+        return PatchEncoder(config.pixels, averaged_shape(shape), config.depth)
     if shape != (3, PIXELS, PIXELS):
         raise UserError(
             f"pixels of shape {shape}: the convolutional model expects (3, {PIXELS}, {PIXELS}); "

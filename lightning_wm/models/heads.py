@@ -10,7 +10,7 @@ from torchrl.modules.models.model_based import two_hot_cross_entropy, two_hot_de
 from lightning_wm.models.config import ModelConfig
 from lightning_wm.models.distributions import symexp, widen
 from lightning_wm.models.networks import mlp, perceptron
-from lightning_wm.models.pixels import MovingPixels, PatchDecoder
+from lightning_wm.models.pixels import PatchDecoder, averaged_shape
 
 
 def reward_head(config: ModelConfig, features: int) -> TwoHotHead | NormalHead:
@@ -28,7 +28,7 @@ def pixel_decoder(config: ModelConfig, shape: tuple[int, int, int], features: in
     if config.pixels.loss != "reconstruction":
         return None
     if config.pixels.encoder == "patches":
-        return PatchDecoder(features, config.pixels, MovingPixels(shape).shape)
+        return PatchDecoder(features, config.pixels, averaged_shape(shape))
     return ConvDecoder(features, config.depth)
 
 

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lightning_wm.config.fields import Count, Positive, Weight, settings
+from lightning_wm.config.fields import Count, Factor, Positive, Weight, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.config import Activation
 from lightning_wm.models.distributions import widen
@@ -60,7 +59,7 @@ class JointEmbeddingConfig:
     """Learn the probability that the episode goes on; without it, it always does."""
     continue_scale: Weight = 0.1
     """Weight of the continue head's cross-entropy."""
-    rho: Annotated[float, Field(gt=0, le=1, description="a factor in (0, 1]")] = 0.5
+    rho: Factor = 0.5
     """What is imagined k steps on weighs rho^(k-1)."""
 
     def __post_init__(self) -> None:

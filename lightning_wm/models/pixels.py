@@ -5,6 +5,7 @@ At depth 16 an image of 64 x 64 takes 0.95 million multiply-adds to encode and 0
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -50,6 +51,22 @@ class PixelConfig:
     is where it was."""
 
 
+def averaged_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(x, y, C) of pictures of a shape (C, X, Y), averaged over squares.
+
+    Raises:
+        UserError: a side is no multiple of `SIDES`.
+    """
+    channels, *sides = shape
+    if any(side % SIDES for side in sides):
+        fitting = max(SIDES, round(sides[0] / SIDES) * SIDES)
+        raise UserError(
+            f"pixels of shape {shape}: model.pixels.encoder=patches expects sides that are multiples of {SIDES}; "
+            f"type observation.render.size={fitting}"
+        )
+    return sides[0] // SQUARE, sides[1] // SQUARE, channels
+
+
 class MovingPixels(Normaliser):
     """Pictures averaged over squares, each pixel in deviations from its mean over the pictures seen.
 
@@ -64,15 +81,8 @@ class MovingPixels(Normaliser):
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
-        channels, *sides = shape
-        if any(side % SIDES for side in sides):
-            fitting = max(SIDES, round(sides[0] / SIDES) * SIDES)
-            raise UserError(
-                f"pixels of shape {shape}: model.pixels.encoder=patches expects sides that are multiples of {SIDES}; "
-                f"type observation.render.size={fitting}"
-            )
-        self.shape = (sides[0] // SQUARE, sides[1] // SQUARE, channels)
-        super().__init__(self.shape[0] * self.shape[1] * channels, floor=0.05)
+        self.shape = averaged_shape(shape)
+        super().__init__(math.prod(self.shape), floor=0.05)
 
     def averaged(self, pixels: Tensor) -> Tensor:
         """Bytes `[M, C, X, Y]` to `[M, x, y, C]` in [0, 1]."""

@@ -293,8 +293,12 @@ class RSSM(nn.Module):
 
     def _decoded(self, features: Tensor) -> dict[str, Tensor]:
         """Observations as `targets` has them."""
+        return {name: decoder(features) for name, decoder in self._decoders().items()}
+
+    def _decoders(self) -> dict[str, nn.Module]:
+        """Those that there are, by what they decode."""
         decoders = {"observation": self.vector_decoder, "pixels": self.pixel_decoder}
-        return {name: decoder(features) for name, decoder in decoders.items() if decoder is not None}
+        return {name: decoder for name, decoder in decoders.items() if decoder is not None}
 
     def _moved(
         self, batch: TensorDictBase, targets: dict[str, Tensor], generator: torch.Generator | None
@@ -314,16 +318,15 @@ class RSSM(nn.Module):
 
     def _taught(self, features: Tensor, targets: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
         """Losses by what is observed, of features `[M, F]`, targets `[M, ...]` and codes `[M, E]`."""
-        c, measured = self.config, {}
-        decoders = {"observation": self.vector_decoder, "pixels": self.pixel_decoder}
-        if self.moving is not None and (decoder := decoders.pop("pixels")) is not None:
+        c, measured, decoders = self.config, {}, self._decoders()
+        if self.moving is not None and (decoder := decoders.pop("pixels", None)) is not None:
             rebuilt = slice(c.pixels.every - 1, None, c.pixels.every)
             share = losses.unexplained(decoder(features[rebuilt]), targets["pixels"][rebuilt], self.moving.variance())
             measured["loss/pixels"] = c.pixels.scale * share
         if self.code_reader is not None:
             nats = losses.CODES[c.pixels.loss](self.code_reader(features[:, self._reads]), self._code(codes))
             measured["loss/pixels"] = c.pixels.scale * nats
-        if decoded := {name: decoder(features) for name, decoder in decoders.items() if decoder is not None}:
+        if decoded := {name: decoder(features) for name, decoder in decoders.items()}:
             measured["loss/reconstruction"] = c.reconstruction_scale * losses.reconstruction(decoded, targets)
         return measured
 

@@ -136,7 +136,7 @@ class ObservationIntake:
         entries = [f"{name!r} {kinds[name]} {list(shape)}" for name, shape in self.shapes.items()]
         expected = f"a mapping with {' and '.join(entries)} (or [E, ...] for E environments)"
         if self.layout is not None and "observation" in self.shapes:
-            parts = [f"{name} ({size})" for name, size in zip(self.layout.names, self.layout.sizes, strict=True)]
+            parts = self.layout.described()
             parts += [f"pixels {list(self.shapes['pixels'])}"] if "pixels" in self.shapes else []
             expected += f", or the task's own: {', '.join(parts)}"
         return expected

@@ -88,8 +88,7 @@ class Interface:
         """In words: the parts in their order, pixels, the action's size."""
         seen = []
         if self.layout is not None:
-            parts = zip(self.layout.names, self.layout.sizes, strict=True)
-            seen.append(", ".join(f"{name} ({size})" for name, size in parts))
+            seen.append(", ".join(self.layout.described()))
         elif self.spaces.observation is not None:
             seen.append(f"a vector of {self.spaces.observation}")
         if self.spaces.pixels is not None:

@@ -16,6 +16,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models.ambient import settled
 from lightning_wm.planning.settings import judged_alike
 from lightning_wm.playing.actor import WorldModelActor
+from lightning_wm.protocols import WorldModel
 from lightning_wm.registry import build
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.interface import Interface, read_interface
@@ -50,6 +51,12 @@ class LoadedRun:
     trust: bool
     interface: Interface
     """What it sees and does."""
+
+    @property
+    def model(self) -> WorldModel | None:
+        """The world model that the agent has learned; None where it learned none."""
+        model = dict(self.agent.named_children()).get("model")
+        return model if isinstance(model, WorldModel) else None
 
     def environments(self, count: int) -> SimulatorEnv:
         """E environments of its task.

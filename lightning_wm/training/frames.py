@@ -73,13 +73,13 @@ def traced(truth: Numbers, imagined: Numbers, seen: int, names: list[str]) -> li
 
     The figure is drawn twice, with the curves and without; a frame takes each panel's left part from the first.
     """
-    most = np.sort(np.argsort(-truth.std(0), kind="stable")[:PANELS])
+    most = varied(truth, PANELS)
     figure, axes = _panels(truth, imagined, seen, names, most)
-    bare, panels = _painted(figure), [axis.get_window_extent() for axis in axes]
+    bare, panels = painted(figure), [axis.get_window_extent() for axis in axes]
     for axis, index in zip(axes, most, strict=True):
         axis.plot(truth[:, index], color="black", linewidth=1.5)
         axis.plot(imagined[:, index], color="tab:red", linewidth=1.5)
-    whole = _painted(figure)
+    whole = painted(figure)
     height, drawn = len(whole), []
     for step in range(len(truth)):
         frame = bare.copy()
@@ -117,7 +117,13 @@ def _panels(
     return figure, axes[: len(most)]
 
 
-def _painted(figure: Figure) -> Frame:
+def varied(values: Numbers, most: int) -> NDArray[Any]:
+    """Which of the numbers `[T, O]` vary most, in their own order."""
+    return np.sort(np.argsort(-values.std(0), kind="stable")[:most])
+
+
+def painted(figure: Figure) -> Frame:
+    """A figure as it is now."""
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -14,7 +14,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lightning_wm.agents.planet import PlaNet
-from lightning_wm.envs.layout import ObservationLayout
+from lightning_wm.envs.layout import ObservationLayout, entries
 from lightning_wm.errors import LightningWMError
 from lightning_wm.protocols import Decodes, TrainedModel
 from lightning_wm.runs.directory import OPEN_LOOP
@@ -74,9 +74,7 @@ def frames(prediction: Prediction, layout: ObservationLayout | None = None) -> l
     if "pixels" in prediction.truth:
         return compared(_array(prediction.truth["pixels"]), _array(prediction.imagined["pixels"]), prediction.seen)
     truth, imagined = (_array(side["observation"][0]) for side in (prediction.truth, prediction.imagined))
-    fits = layout is not None and layout.size == truth.shape[1]
-    names = [layout.entry(index) if layout and fits else f"observation[{index}]" for index in range(truth.shape[1])]
-    return traced(truth, imagined, prediction.seen, names)
+    return traced(truth, imagined, prediction.seen, entries(layout, truth.shape[1]))
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:
