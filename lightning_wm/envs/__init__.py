@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_wm.protocols import Spaces
 
 __all__ = [
+    "can_pose",
     "episode_limit",
     "make_env",
     "may_never_end",
@@ -79,6 +80,15 @@ def episode_limit(env: EnvBase) -> int | None:
 
     own = _own(env)
     return own.episode_limit if isinstance(own, EndsByTime) else None
+
+
+def can_pose(env: EnvBase) -> bool:
+    """Whether its simulators can be drawn where a state vector has them."""
+    from lightning_wm.envs.batched import SimulatorEnv
+    from lightning_wm.envs.simulator import Poses
+
+    own = _own(env)
+    return isinstance(own, SimulatorEnv) and isinstance(own.simulators[0], Poses)
 
 
 def may_never_end(env: EnvBase) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_wm.config.schema import ObservationConfig, PerturbConfig, RenderConfig
-from lightning_wm.envs import gl, physics
+from lightning_wm.envs import gl, physics, poses
 from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.envs.simulator import bounds, nearest
 from lightning_wm.errors import UserError
@@ -80,6 +80,8 @@ class DMControl:
         self._render = observation.render
         self._cameras: dict[int, Any] = {}
         _set_quality(self._env.physics.model.vis, observation.render)
+        self._domain = domain
+        self.pose = self._pose if domain in poses.QPOS else None
 
     @property
     def episode_limit(self) -> int | None:
@@ -110,6 +112,10 @@ class DMControl:
         mujoco.mj_forward(model, data)
         mujoco.mj_setState(model, data, kept, mujoco.mjtState.mjSTATE_INTEGRATION)  # forward has warmed up anew
         self._env._step_count, self._env._reset_next_step = count, False
+
+    def _pose(self, vector: NDArray[np.float32]) -> None:
+        """Put what is drawn where a state vector `[O]` has it; see `simulator.Poses`."""
+        poses.place(self._env.physics, self._domain, self.layout.split(vector))
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; with a seed, from a random state that depends on nothing else."""

@@ -144,6 +144,16 @@ class ObservationLayout:
             raise ValueError(f"the observation does not fit the task: {'; '.join(faults)}")
         return np.concatenate(rows, axis=-1) if rows else np.zeros(0, np.float32)
 
+    def split(self, vector: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The numbers of each part of a state vector `[..., O]` by name, flat: `[..., size]`.
+
+        Raises:
+            ValueError: the vector has another length.
+        """
+        if vector.shape[-1] != self.size:
+            raise ValueError(f"the state vector has {vector.shape[-1]} numbers, expected {self.size}")
+        return dict(zip(self.names, np.split(vector, np.cumsum(self.sizes)[:-1], axis=-1), strict=True))
+
     def part(self, observation: object, name: str) -> NDArray[np.generic]:
         """The part `name` of the task's own observation as it is, left out of the vector or not.
 

@@ -89,6 +89,14 @@ class Rewinds(Protocol):
         """Go on from there; the same actions lead to the same rewards."""
 
 
+@runtime_checkable
+class Poses(Protocol):
+    """A simulator that can be drawn where a state vector has it."""
+
+    def pose(self, vector: NDArray[np.float32]) -> None:
+        """Put what is drawn where the vector `[O]` has it, within an episode; nothing is played on from there."""
+
+
 def limit_of(simulator: Simulator) -> int | None:
     """Env steps after which a simulator ends every episode; None where it does not, or does not say."""
     return simulator.episode_limit if isinstance(simulator, EndsByTime) else None

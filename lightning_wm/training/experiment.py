@@ -16,7 +16,7 @@ from lightning_wm.config import Config
 from lightning_wm.config.schema import EPISODE
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
-from lightning_wm.envs import make_env, observation_layout, spaces
+from lightning_wm.envs import can_pose, make_env, observation_layout, spaces
 from lightning_wm.planning.settings import executing
 from lightning_wm.protocols import Planner, Spaces
 from lightning_wm.registry import build, lookup
@@ -27,6 +27,7 @@ from lightning_wm.training.checkpoint import TurnCheckpoint
 from lightning_wm.training.evaluation import Evaluate
 from lightning_wm.training.loggers import JSONLinesLogger
 from lightning_wm.training.open_loop import OpenLoopFilm
+from lightning_wm.training.posed import Posed
 from lightning_wm.training.progress import RunProgress
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.signals import Signals, instead_of_lightnings
@@ -96,7 +97,8 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     extra = [_callback(name, fields) for name, fields in config.callbacks.items()]
     checkpoint = TurnCheckpoint(run.checkpoints, state, run.metrics)
     if config.evaluation.video:
-        extra.append(OpenLoopFilm(run.videos, state, observation_layout(env)))
+        posed = Posed(lambda: make(1)) if can_pose(env) else None
+        extra.append(OpenLoopFilm(run.videos, state, observation_layout(env), posed))
     callbacks: list[pl.Callback] = [rollout, evaluate, *extra, checkpoint]
     if config.logging.progress:
         callbacks.append(RunProgress(state, turns=max(10, _turns(config)), metrics=run.metrics))

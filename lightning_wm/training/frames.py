@@ -32,10 +32,20 @@ def compared(truth: Numbers, imagined: Numbers, seen: int) -> list[Frame]:
     factor = -(-SIDE // truth.shape[-1])
     drawn = []
     for step in range(truth.shape[1]):
-        pictures = [[_enlarged(side[row, step], factor) for side in sides] for row in range(len(truth))]
-        head = _headed(pictures[0][0].shape[1], step, seen)
-        drawn.append(padded(np.concatenate([head, *(_joined(row) for row in pictures)])))
+        rows = [[_enlarged(side[row, step], factor) for side in sides] for row in range(len(truth))]
+        drawn.append(_sheet(rows, step, seen))
     return drawn
+
+
+def paired(truth: list[Frame], imagined: list[Frame], seen: int) -> list[Frame]:
+    """Truth | imagined, pictures `[X, Y, 3]` of one size by step."""
+    pairs = zip(truth, imagined, strict=True)
+    return [_sheet([list(pair)], step, seen) for step, pair in enumerate(pairs)]
+
+
+def _sheet(rows: list[list[Frame]], step: int, seen: int) -> Frame:
+    """Pictures side by side and rows of them below one another, under a head."""
+    return padded(np.concatenate([_headed(rows[0], step, seen), *(_joined(row) for row in rows)]))
 
 
 def _enlarged(picture: Numbers, factor: int) -> Frame:
@@ -51,11 +61,12 @@ def _joined(pictures: list[Frame]) -> Frame:
     return np.concatenate([row, np.full((GAP, row.shape[1], 3), 255, np.uint8)])
 
 
-def _headed(width: int, step: int, seen: int) -> Frame:
-    image = Image.new("RGB", (3 * width + 2 * GAP, 2 * GAP), SEEN if step < seen else PREDICTED)
+def _headed(pictures: list[Frame], step: int, seen: int) -> Frame:
+    columns, width = len(pictures), pictures[0].shape[1]
+    image = Image.new("RGB", (columns * width + (columns - 1) * GAP, 2 * GAP), SEEN if step < seen else PREDICTED)
     pen = ImageDraw.Draw(image)
     state = f"step {step}, {'shown to the model' if step < seen else 'from actions alone'}"
-    for number, text in enumerate(("truth", f"imagined: {state}", "error")):
+    for number, text in enumerate(("truth", f"imagined: {state}", "error")[:columns]):
         left = number * (width + GAP) + 4
         for line, part in enumerate(text.split(": ")):
             pen.text((left, 2 + 14 * line), part, fill="white")

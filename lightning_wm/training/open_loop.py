@@ -18,7 +18,8 @@ from lightning_wm.envs.layout import ObservationLayout, entries
 from lightning_wm.errors import LightningWMError
 from lightning_wm.protocols import Decodes, TrainedModel
 from lightning_wm.runs.directory import OPEN_LOOP
-from lightning_wm.training.frames import Frame, compared, traced
+from lightning_wm.training.frames import Frame, compared, paired, traced
+from lightning_wm.training.posed import Posed
 from lightning_wm.training.state import RunState
 from lightning_wm.training.trackers import trackers
 from lightning_wm.training.video import write_film
@@ -69,11 +70,20 @@ def predict(model: TrainedModel, batch: TensorDictBase, seen: int, most: int = S
     return Prediction(truth, imagined, seen)
 
 
-def frames(prediction: Prediction, layout: ObservationLayout | None = None) -> list[Frame]:
-    """Pictures side by side, or a state vector's first window as curves."""
+def frames(prediction: Prediction, layout: ObservationLayout | None = None, posed: Posed | None = None) -> list[Frame]:
+    """Pictures side by side; a state vector's first window as the simulator's pictures, or as curves.
+
+    Args:
+        prediction: what is shown.
+        layout: names the curves.
+        posed: draws state vectors; None for curves, which there are too where it cannot.
+    """
     if "pixels" in prediction.truth:
         return compared(_array(prediction.truth["pixels"]), _array(prediction.imagined["pixels"]), prediction.seen)
     truth, imagined = (_array(side["observation"][0]) for side in (prediction.truth, prediction.imagined))
+    drawn = posed.pictures(np.concatenate([truth, imagined])) if posed is not None else None
+    if drawn is not None:
+        return paired(drawn[: len(truth)], drawn[len(truth) :], prediction.seen)
     return traced(truth, imagined, prediction.seen, entries(layout, truth.shape[1]))
 
 
@@ -89,10 +99,13 @@ class OpenLoopFilm(pl.Callback):
         folder: of the run's films.
         state: of the run.
         layout: names the numbers of a state vector.
+        posed: draws state vectors; None for curves.
     """
 
-    def __init__(self, folder: Path, state: RunState, layout: ObservationLayout | None = None) -> None:
-        self.folder, self.state, self.layout = folder, state, layout
+    def __init__(
+        self, folder: Path, state: RunState, layout: ObservationLayout | None = None, posed: Posed | None = None
+    ) -> None:
+        self.folder, self.state, self.layout, self.posed = folder, state, layout, posed
         self._failed = False
 
     def on_validation_batch_end(
@@ -111,9 +124,13 @@ class OpenLoopFilm(pl.Callback):
             return
         path = self.folder / f"{OPEN_LOOP}-{self.state.counters.env_steps}.mp4"
         try:
-            write_film(path, frames(prediction, self.layout), FPS)
+            write_film(path, frames(prediction, self.layout, self.posed), FPS)
             for tracker in trackers(trainer.loggers):
                 tracker.log_film("model/open_loop", path)
         except LightningWMError as error:
             self._failed = True
             pl_module.print(f"no open-loop film: {error}")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.posed is not None:
+            self.posed.close()
