@@ -185,6 +185,26 @@ def test_autocast_takes_the_plain_loop(name: str) -> None:
         assert all(torch.equal(fast[key], plain[key]) for key in plain)
 
 
+@both_latents
+def test_export_takes_the_plain_loop(name: str) -> None:
+    model, observation = model_of(name, SPACES), experience(SPACES, 1, 1)["observation"][:, 0]
+    action, state = torch.ones(1, 2), model.initial(1)
+
+    class Filter(torch.nn.Module):
+        def forward(self, deter: Tensor, stoch: Tensor) -> tuple[Tensor, ...]:
+            before = {"deter": deter, "stoch": stoch}
+            return tuple(model.filter(before, action, {"observation": observation}).values())
+
+    with torch.no_grad():
+        program = torch.export.export(Filter(), tuple(state.values()))
+        found = program.module()(*state.values())
+        expected = model.filter(state, action, {"observation": observation})
+    assert "gru_cell" in program.graph_module.code
+    for ours, value in zip(found, expected.values(), strict=True):
+        torch.testing.assert_close(ours, value)
+    assert "_Scan" in str(ancestors(model.observe(experience(SPACES, 2, 3))[0]["stoch"]))  # and is as it was
+
+
 def ancestors(value: Tensor) -> set[str]:
     """Names of the functions that a tensor was computed by."""
     names, waiting = set(), [value.grad_fn]

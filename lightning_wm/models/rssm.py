@@ -165,7 +165,9 @@ class RSSM(nn.Module):
         # W [s, a] + b = W_s s + (W_a a + b): what does not depend on the state is computed for all steps at once.
         from_action = F.linear(action.to(embed.dtype) * keep, into.weight[:, s:], into.bias)  # T, B, hidden
         from_embed = F.linear(embed, post.weight[:, d:], post.bias)  # T, B, hidden
-        if self._fast and not torch.is_autocast_enabled(embed.device.type):
+        # What is written by hand knows neither autocast nor torch.export, whose program would be full of its buffers.
+        by_hand = self._fast and not torch.compiler.is_exporting()
+        if by_hand and not torch.is_autocast_enabled(embed.device.type):
             steps = fast.filtered(self, Inputs(from_action, from_embed, keep, noise, state["deter"], state["stoch"]))
             return Posterior(steps.deters, steps.stochs, self.latent.statistics(steps.raws))
         stoch_in, deter_in = into.weight[:, :s], post.weight[:, :d]  # hidden, S; hidden, D

@@ -55,8 +55,6 @@ class PolicyStep(nn.Module):
             raise UserError("the model's belief does not begin with zeros, which a policy's file has no place for")
         self.inputs = [*self.seen, PREVIOUS, *(f"state_{name}" for name in initial)]
         self.outputs = [ACTION, *(f"next_{name}" for name in initial)]
-        if isinstance(getattr(self.model, "_fast", None), bool):
-            self.model._fast = False  # type: ignore[attr-defined]  # its hand-written scan cannot be traced
         like = next(iter(initial.values()))
         kinds = {"observation": torch.float32, "pixels": torch.uint8}
         shown = [torch.zeros(1, *shape, dtype=kinds[name]) for name, shape in self.seen.items()]
