@@ -50,6 +50,20 @@ def test_a_window_is_imagined_from_what_was_seen_first_and_again_from_a_new_epis
         torch.testing.assert_close(state["latent"], rolled.latent[step])
 
 
+@pytest.mark.parametrize("t", [1, 2, 5])
+def test_every_observation_is_encoded_once(t: int) -> None:
+    world, batch = model().double(), experience(SPACES, 3, t, dtype=torch.float64)
+    rows: list[int] = []
+    world.encoder.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    rolled = world.roll(batch)
+    assert sum(rows) == 3 * t
+    for step in range(t):
+        torch.testing.assert_close(rolled.encoded[step], world.encode(batch[:, step]).detach())
+    assert rolled.latent[0].requires_grad
+    assert not rolled.encoded.requires_grad
+    assert rolled.latent.shape == rolled.encoded.shape == (t, 3, 8)
+
+
 def test_consistency_and_reward_by_hand() -> None:
     world, batch = still(model(rho=0.5, consistency_scale=2.0, reward_scale=3.0)), experience(SPACES, 1, 3)
     measured = world.losses(world.roll(batch))

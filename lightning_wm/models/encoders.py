@@ -44,7 +44,11 @@ class Scaling:
             self.pixels.learn(observation["pixels"])
 
     def seen(
-        self, observation: TensorDictBase, spaces: Spaces, dtype: torch.dtype, generator: torch.Generator | None
+        self,
+        observation: TensorDictBase | Mapping[str, Tensor],
+        spaces: Spaces,
+        dtype: torch.dtype,
+        generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
         """Observations `[M, ...]` scaled; the generator dequantises pixels of fewer than 8 bits."""
         scaled: dict[str, Tensor] = {}

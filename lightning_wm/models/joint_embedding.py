@@ -10,7 +10,7 @@ policy are `agent=tdmpc`'s. There is no recurrence, so what is seen has to tell 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -153,7 +153,7 @@ class JointEmbedding(nn.Module):
         """Nothing is drawn: `[*shape, 0]`."""
         return torch.zeros(*shape, 0)
 
-    def encode(self, observation: TensorDictBase) -> Tensor:
+    def encode(self, observation: TensorDictBase | Mapping[str, Tensor]) -> Tensor:
         """h(o): `[M, L]` of observations `[M]`."""
         like = next(self.parameters())
         latent: Tensor = self.encoder(self.scaling.seen(observation, self.spaces, like.dtype, None)["observation"])
@@ -202,11 +202,15 @@ class JointEmbedding(nn.Module):
 
     def roll(self, batch: TensorDictBase) -> Roll:
         """Imagine a batch `[B, T]` from its first observations and its actions."""
+        first, (b, t) = self.encode(batch[:, 0]), batch.shape  # B, L
+        # Tensors: a TensorDict reshapes the no observations of T = 1 into one.
+        others = {"observation": batch["observation"][:, 1:].flatten(0, 1)}
         with torch.no_grad():
-            encoded = self.encode(batch.reshape(-1)).unflatten(0, batch.shape).transpose(0, 1)  # T, B, L
+            later = self.encode(others).unflatten(0, (b, t - 1)).transpose(0, 1)  # T-1, B, L
+        encoded = torch.cat([first.detach()[None], later])  # T, B, L
         action = batch["action"].transpose(0, 1).to(encoded.dtype)
         begins = batch["is_init"].transpose(0, 1).squeeze(-1)  # T, B
-        latents, weights = [self.encode(batch[:, 0])], []
+        latents, weights = [first], []
         steps = torch.zeros_like(begins[0], dtype=torch.int64)  # B, imagined since something was seen
         for t in range(1, len(encoded)):
             imagined = self.dynamics(torch.cat([latents[-1], action[t]], -1))
