@@ -57,7 +57,10 @@ def test_every_group_file_loads(token: str, smoke: str) -> None:
 def test_recipes_say_what_they_are() -> None:
     names = dict(recipe_names())
     assert {"quickstart", "dense/cheetah_run", "dense/walker_walk"} <= set(names)
-    assert "dense/base" not in names
+    shared = {f"{path.parent.name}/base" for path in compose.root().glob("*/base.yaml")}
+    assert {"dense/base", "state/base"} <= shared
+    assert not shared & set(names)
+    assert all(compose.find(name) == compose.root() / f"{name}.yaml" for name in shared)
     assert all(len(about) > 20 for about in names.values())
 
 

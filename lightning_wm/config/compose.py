@@ -20,6 +20,8 @@ from lightning_wm.errors import UserError, hint
 
 GROUPS = (*PARTS, "observation", "trainer")
 """Top-level keys that `group=name` fills from `recipes/<group>/<name>.yaml`."""
+SHARED = "base"
+"""What a recipe is called that only holds what those beside it share: `defaults` name it, no list does."""
 TYPED = "command line"
 """The source of what was typed."""
 FLAGS = ("--help", "--print", "--debug", "--version")
@@ -60,11 +62,16 @@ def group_file(group: str, name: str) -> Path | None:
 
 
 @cache
+def _shipped() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    names = (path.relative_to(root()).with_suffix("") for path in root().rglob("*.yaml"))
+    return sorted(name.as_posix() for name in names if name.parts[0] not in (*GROUPS, "study"))
+
+
+@cache
 def names() -> list[str]:
-    """Names of the shipped experiments, sorted: quickstart, dense/cheetah_run, ...; not `base`, which others share."""
-    shipped = (path.relative_to(root()).with_suffix("") for path in root().rglob("*.yaml"))
-    others = (*GROUPS, "study")
-    return sorted(name.as_posix() for name in shipped if name.parts[0] not in others and name.name != "base")
+    """Names of the shipped experiments, sorted: quickstart, dense/cheetah_run, ...; not what they share."""
+    return [name for name in _shipped() if name.rpartition("/")[2] != SHARED]
 
 
 def recipe_names() -> list[tuple[str, str]]:
@@ -356,7 +363,7 @@ def find(name: str, beside: Path | None = None) -> Path:
     Raises:
         UserError: there is no such recipe.
     """
-    if name in names() or name in ("dense/base", "pixels/base", "sparse/base", "state/base"):
+    if name in _shipped():
         return root() / f"{name}.yaml"
     try:
         path = (beside.parent if beside else Path()) / path_of("recipe", name)
