@@ -235,7 +235,6 @@ def test_a_machine_without_slurm_says_so(tmp_path, monkeypatch, capsys):
     assert "launcher=local" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_runs_cells_on_its_workers(tmp_path, capsys):
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -253,7 +252,6 @@ def test_ray_runs_cells_on_its_workers(tmp_path, capsys):
     assert "2 of 2 runs finished" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_stop_reaches_ray_s_workers(tmp_path, capsys):
     """The run on the worker has ended with a checkpoint when the command returns, and nothing is finished."""
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
