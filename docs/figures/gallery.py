@@ -18,7 +18,8 @@ from lightning_wm.playing.play import play
 from lightning_wm.registry import build
 from lightning_wm.runs.loading import load_run, planner_config
 from lightning_wm.training.films import as_gif
-from lightning_wm.training.open_loop import frames, predict
+from lightning_wm.training.open_loop import FPS, frames, predict
+from lightning_wm.training.posed import Posed
 from lightning_wm.training.video import film
 
 HERE = Path(__file__).parent
@@ -56,15 +57,18 @@ def draw_learning() -> None:
 
 
 def draw_open_loop() -> None:
-    """The last frame of an open-loop film: the quickstart's model on an episode that it plays with some noise."""
+    """An open-loop film: the quickstart's model on an episode that it plays with some noise."""
     loaded = load_run("zoo:cartpole_swingup")
     actor = loaded.agent.actor(build("planner", loaded.config.planner), noise=0.3)
-    with closing(loaded.environments(1)) as env:
+    posed = Posed(lambda: loaded.environments(1))
+    with closing(loaded.environments(1)) as env, closing(posed):
         (episode,) = play(env, actor, [3], keep=True)
-    assert episode.transitions is not None
-    prediction = predict(loaded.agent.model, episode.transitions[None, :50], seen=5)
-    assert prediction is not None
-    Image.fromarray(frames(prediction, loaded.interface.layout)[-1]).save(HERE / "open_loop.png", optimize=True)
+        assert episode.transitions is not None
+        prediction = predict(loaded.agent.model, episode.transitions[None, :50], seen=5)
+        assert prediction is not None
+        first, *others = map(Image.fromarray, frames(prediction, loaded.interface.layout, posed))
+    # A GIF would be three times as large.
+    first.save(HERE / "open_loop.webp", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=60)
 
 
 def draw_episodes() -> None:
