@@ -175,13 +175,13 @@ def _trained(options: BenchOptions, run: str) -> WorldModel:
 
 
 def _planner(options: BenchOptions, budgets: list[float]) -> None:
-    """The table of planners on one trained model, its JSON and, with budgets, its picture."""
+    """The table of planners on one trained model, its JSON and, with budgets, its CSV and picture."""
     if options.run is None:
         raise UserError("run is missing: planners are compared on a trained model; type run=runs/quickstart-s0")
     if not options.planners:
         raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
     from lightning_wm.benchmarks import report
-    from lightning_wm.benchmarks.pareto import draw
+    from lightning_wm.benchmarks.pareto import draw, write_rows
     from lightning_wm.benchmarks.returns import Games, Played, compare, table
     from lightning_wm.console.meter import Meter
     from lightning_wm.playing.results import line
@@ -204,9 +204,10 @@ def _planner(options: BenchOptions, budgets: list[float]) -> None:
             report.show(table(played))
     print(path)
     if budgets:
-        picture = path.with_suffix(".png")
+        rows_file, picture = path.with_suffix(".csv"), path.with_suffix(".png")
+        write_rows(played, rows_file)
         draw(played, picture)
-        print(picture)
+        print(rows_file, picture, sep="\n")
 
 
 def _gradient(options: BenchOptions) -> None:

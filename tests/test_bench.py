@@ -127,14 +127,17 @@ def test_what_was_measured_before_an_interruption_is_kept(
 def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     run = copy()
     written = "cem:candidates=64:elites=8:iterations=2,random"
-    asked = [f"planners={written}", "episodes=1", "budgets_ms=0.001,1e4", "repeats=1"]
+    asked = [f"planners={written}", "episodes=1", "budgets_ms=0.001,0.002,1e4", "repeats=1"]
     monkeypatch.setattr(budget, "MOST", 2)
     assert main(["planner", f"run={run}", *asked]) == 0
     rows = json.loads((run / "bench" / "planners.json").read_text())["rows"]
-    assert [(row["planner"], row["budget_ms"]) for row in rows] == [("cem", 0.001), ("cem", 1e4), ("random", None)]
-    least, most = (row["settings"] for row in rows[:2])
+    assert [row["budget_ms"] for row in rows] == [0.001, 0.002, 1e4, None]
+    assert [row["planner"] for row in rows] == ["cem", "cem", "cem", "random"]
+    assert rows[0]["busy_ms"] == rows[1]["busy_ms"] > 0  # the same settings, played once
+    least, most = (row["settings"] for row in rows[1:3])
     assert (least["candidates"], least["elites"], least["iterations"]) == (32, 4, 1)  # nothing fits a microsecond
     assert (most["candidates"], most["elites"], most["iterations"]) == (128, 16, 2)  # and all fits ten seconds
+    assert len((run / "bench" / "planners.csv").read_text().splitlines()) == 5
     assert (run / "bench" / "planners.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import time
+from itertools import count
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,15 +15,16 @@ from torchrl.modules.planners.cem import _PrecomputedActionsSequentialSetter
 
 from lightning_wm import rng
 from lightning_wm.benchmarks import budget, update
-from lightning_wm.benchmarks.pareto import front
+from lightning_wm.benchmarks.pareto import front, write_rows
 from lightning_wm.benchmarks.planners import LatentEnv
 from lightning_wm.benchmarks.returns import Played
 from lightning_wm.benchmarks.split import measured
-from lightning_wm.benchmarks.timing import interleaved
+from lightning_wm.benchmarks.timing import clock_of, interleaved
 from lightning_wm.benchmarks.torchrl_world import dreamer_loss, peer_batch
 from lightning_wm.models.rssm import RSSM, RSSMConfig
 from lightning_wm.planners.cem import CEMConfig
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
+from lightning_wm.planners.random import RandomConfig
 from lightning_wm.planners.random_shooting import RandomShootingConfig
 from lightning_wm.planning import problem_of, score
 from lightning_wm.playing.results import Evaluation
@@ -109,6 +116,20 @@ def test_scaled_settings_use_most_of_the_budget(config: object, limit: float) ->
     assert 0.85 * limit <= cost(scaled) <= limit
 
 
+def test_time_is_what_the_clock_says() -> None:
+    """Half a second between any two looks, of which the first round does not count."""
+    ticks, told = count(0, 0.5), []
+    assert interleaved(told.append, repeats=2, warm=1, clock=lambda: next(ticks)) == [500.0]
+    assert told == [0, 1, 2]
+    assert clock_of(torch.device("cpu")) is time.process_time
+    assert clock_of(torch.device("cuda")) is time.perf_counter
+
+
+def test_sizes_in_words() -> None:
+    written = [budget.sizes(config) for config in (CEMConfig(), RandomShootingConfig(candidates=7), RandomConfig())]
+    assert written == ["1000x10", "7", "-"]
+
+
 def test_what_is_scaled() -> None:
     cem = budget.within(CEMConfig(), 30.0, cost)
     assert (cem.iterations, cem.elites) == (10, round(cem.candidates / 10))
@@ -124,12 +145,20 @@ def played(milliseconds: float, mean: float) -> Played:
     about = {"agent": "planet", "observation": "state", "settings": {}, "env_steps": 1, "checkpoint": "last"}
     numbers = {"run_seed": 0, "seed": 0, "environments": 1, "returns": [mean], "milliseconds": [milliseconds]}
     evaluation = Evaluation(task="dmc/x", planner="cem", **about, **numbers)
-    return Played("cem", evaluation, {})
+    return Played("cem", evaluation, {}, busy_ms=milliseconds)
 
 
 def test_the_front_holds_what_no_faster_one_beats() -> None:
     slow, best, fast, worse = played(100, 5), played(30, 9), played(3, 4), played(10, 4)
     assert front([slow, best, fast, worse]) == [fast, best]
+
+
+def test_rows_of_the_picture(tmp_path: Path) -> None:
+    one = dataclasses.replace(played(30, 9), budget_ms=40.0)
+    write_rows([one], tmp_path / "rows.csv")
+    (row,) = csv.DictReader((tmp_path / "rows.csv").read_text().splitlines())
+    assert (row["planner"], row["budget_ms"], row["busy_ms"], row["return"]) == ("cem", "40.0", "30.0", "9.0")
+    assert (row["candidates"], row["low95"], row["episodes"]) == ("", "", "1")  # neither is known of one episode
 
 
 # torch.compile looks at .grad of the tensors it is given; it hides the warning, but not where warnings are errors.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lightning_wm import rng
 from lightning_wm.agents.base import BaseAgent
-from lightning_wm.benchmarks.timing import interleaved
+from lightning_wm.benchmarks.timing import clock_of, interleaved
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.protocols import PlannerSettings
 from lightning_wm.registry import build
@@ -29,6 +29,12 @@ def knobs(config: PlannerSettings) -> list[str]:
     present = [name for name in KNOBS if isinstance(vars(config).get(name), int)]
     many = len(present) == 2 and vars(config)["candidates"] > POPULATION * vars(config)["iterations"]
     return present[::-1] if many else present
+
+
+def sizes(config: PlannerSettings) -> str:
+    """Candidates and iterations as `16x10`, whichever of them a planner has; `-` without either."""
+    own = vars(config)
+    return "x".join(str(own[name]) for name in ("candidates", "iterations") if isinstance(own.get(name), int)) or "-"
 
 
 def within(config: PlannerSettings, budget: float, measure: Measure) -> PlannerSettings:
@@ -98,6 +104,7 @@ def plan_milliseconds(agent: BaseAgent, repeats: int = 3) -> Measure:
             lambda number: actor.planner.plan(actor.problem, state, None, [rng.generator(0, "planner", number)]),
             repeats=repeats,
             warm=1,
+            clock=clock_of(agent.device),
         )[0]
 
     return measure

@@ -1,12 +1,33 @@
-"""The return as a function of the time per decision, as a picture."""
+"""The return as a function of the time per decision, as a picture and as rows."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_wm.benchmarks.returns import Played
 from lightning_wm.runs.disk import write_atomically
+
+COLUMNS = (
+    "planner", "budget_ms", "candidates", "iterations", "busy_ms", "model_steps", "return", "low95", "high95",
+    "episodes", "seed",
+)  # fmt: skip
+
+
+def write_rows(played: Sequence[Played], path: Path) -> None:
+    """A CSV file of what the picture shows, a row a point; empty cells where a planner has no such number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for games in played:
+        e = games.evaluation
+        sizes = [e.settings.get(name) for name in ("candidates", "iterations")]
+        numbers = [games.busy_ms, e.model_steps, e.mean, *e.interval95]
+        shown = [None if number is None else f"{number:.1f}" for number in numbers]
+        writer.writerow([games.label, games.budget_ms, *sizes, *shown, len(e.returns), e.seed])
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def draw(played: Sequence[Played], picture: Path) -> None:
@@ -29,7 +50,8 @@ def draw(played: Sequence[Played], picture: Path) -> None:
         "o", markersize=11, markerfacecolor="none", markeredgecolor="black", label="not beaten by a faster one",
     )  # fmt: skip
     first = played[0].evaluation
-    axis.set(xscale="log", xlabel="milliseconds per decision (median)", ylabel="return", title=first.task)
+    axis.set(xscale="log", ylabel="return", title=f"{first.task}, {len(first.returns)} episodes, 95 % intervals")
+    axis.set_xlabel("milliseconds per decision of one environment, one thread (median)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 30 rather than 3 x 10^1
     axis.xaxis.set_minor_formatter(NullFormatter())
@@ -39,8 +61,8 @@ def draw(played: Sequence[Played], picture: Path) -> None:
 
 
 def milliseconds(games: Played) -> float:
-    """The measured median of a decision, above zero for the logarithmic axis."""
-    return max(games.evaluation.ms_per_decision.median, 1e-3)
+    """Of a decision, above zero for the logarithmic axis."""
+    return max(games.busy_ms, 1e-3)
 
 
 def front(played: Sequence[Played]) -> list[Played]:

@@ -32,7 +32,7 @@ def show(view: Table, notes: Sequence[str] = ()) -> None:
     """Print a table to standard output, wide enough not to break where it is no terminal, and notes below it."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=210)
     console.print(view)
     for note in notes:
         print(note)

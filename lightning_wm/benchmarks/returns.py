@@ -13,8 +13,9 @@ import numpy as np
 from rich.table import Table
 from torchrl.envs import EnvBase
 
-from lightning_wm.benchmarks.budget import Measure, knobs, plan_milliseconds, within
+from lightning_wm.benchmarks.budget import Measure, knobs, plan_milliseconds, sizes, within
 from lightning_wm.benchmarks.split import Split, measured
+from lightning_wm.benchmarks.timing import clock_of
 from lightning_wm.config.store import parse
 from lightning_wm.console.meter import Meter
 from lightning_wm.errors import UserError
@@ -46,7 +47,11 @@ class Played:
     evaluation: Evaluation
     split_ms: dict[str, float]
     """Mean milliseconds per decision: inference, optimisation, rest."""
+    sizes: str = "-"
+    """Candidates x iterations."""
     budget_ms: float | None = None
+    busy_ms: float = 0.0
+    """Median of a decision of one environment alone, in the time that budgets are counted in."""
 
     @property
     def earned(self) -> float:
@@ -62,6 +67,7 @@ class Played:
         return {
             "label": self.label,
             "budget_ms": self.budget_ms,
+            "busy_ms": self.busy_ms,
             **row,
             "difference": {"mean": mean, "interval95": [low, high]},
             "earned": self.earned,
@@ -107,13 +113,15 @@ def compare(
     with closing(loaded.environments(min(games.environments, games.episodes))) as env:
         for (label, config), actor in zip(configs, actors, strict=True):
             if not (budgets and knobs(config)):
-                yield _timed(_play(loaded, label, config, actor, env, games, meter), actor, env)
+                yield _timed(_play(loaded, label, config, actor, env, games, meter), loaded, actor, env)
                 continue
+            known: dict[str, Played] = {}  # what was played for one budget is not played again for the next
             for budget in budgets:
                 scaled = _fitted(loaded, config, budget, measure, env, games)
-                shown, actor = f"{label} in {budget:g} ms", _actor(loaded, scaled, games)
-                played = _timed(_play(loaded, shown, scaled, actor, env, games, meter), actor, env)
-                yield dataclasses.replace(played, label=label, budget_ms=budget)
+                key, shown, actor = repr(scaled), f"{label} in {budget:g} ms", _actor(loaded, scaled, games)
+                if key not in known:
+                    known[key] = _timed(_play(loaded, shown, scaled, actor, env, games, meter), loaded, actor, env)
+                yield dataclasses.replace(known[key], label=label, budget_ms=budget)
 
 
 def _actor(loaded: LoadedRun, config: PlannerSettings, games: Games) -> Actor:
@@ -121,20 +129,25 @@ def _actor(loaded: LoadedRun, config: PlannerSettings, games: Games) -> Actor:
     return loaded.agent.actor(build("planner", config), seed=games.seed)
 
 
-def _timed(played: Played, actor: Actor, env: EnvBase) -> Played:
+def _timed(played: Played, loaded: LoadedRun, actor: Actor, env: EnvBase) -> Played:
     """With a decision alone timed, outside of what the parts of its games' decisions are counted in."""
     alone = latency(env, actor, played.evaluation.seed)
-    return dataclasses.replace(played, evaluation=played.evaluation.model_copy(update={"latency_ms": alone}))
+    evaluation = played.evaluation.model_copy(update={"latency_ms": alone})
+    return dataclasses.replace(played, evaluation=evaluation, busy_ms=_busy(loaded, actor, env, played.evaluation.seed))
+
+
+def _busy(loaded: LoadedRun, actor: Actor, env: EnvBase, seed: int) -> float:
+    return latency(env, actor, seed, clock_of(loaded.agent.device)).median
 
 
 def _fitted(
     loaded: LoadedRun, config: PlannerSettings, budget: float, measure: Measure, env: EnvBase, games: Games
 ) -> PlannerSettings:
-    """Settings whose decisions fit into the budget in a first episode; in play they take longer than in a row."""
-    target, trial = budget, dataclasses.replace(games, episodes=1)
+    """Settings whose decisions fit from observation to action; that is more than the plan alone."""
+    target = budget
     for _ in range(3):
         scaled = within(config, target, measure)
-        taken = _play(loaded, "", scaled, _actor(loaded, scaled, trial), env, trial).evaluation.ms_per_decision.median
+        taken = _busy(loaded, _actor(loaded, scaled, games), env, games.seed)
         if taken <= budget:
             break
         target *= 0.95 * budget / taken
@@ -157,7 +170,7 @@ def _play(
         play(episodes=1, env_steps=loaded.env_steps)
     with measured() as split:
         evaluation = play(episodes=games.episodes, env_steps=loaded.env_steps)
-    return Played(label, evaluation, _per_decision(split, evaluation))
+    return Played(label, evaluation, _per_decision(split, evaluation), sizes(config))
 
 
 def _per_decision(split: Split, evaluation: Evaluation) -> dict[str, float]:
@@ -174,12 +187,13 @@ def table(played: Sequence[Played]) -> Table:
     games = f"{len(first.returns)} episodes from seed {first.seed}"
     view = Table(title=f"{first.task}, {first.env_steps:,} env steps, {games}")
     view.caption = (
-        "alone: ms from observation to action of one environment; ms, p95, model, gradient, rest: the planner's wall "
-        f"time for {first.environments} at once, over {first.environments}"
+        "N x I: candidates and iterations; alone, busy: ms from observation to action of one environment, by the clock "
+        f"and of the processor; ms, p95, model, gradient, rest: the planner's wall time for {first.environments} at "
+        f"once, over {first.environments}"
     )
     for column in (
-        "planner", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "earned", "alone", "ms",
-        "p95", "model", "gradient", "rest", "model steps", "calls",
+        "planner", "N x I", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "earned", "busy",
+        "alone", "ms", "p95", "model", "gradient", "rest", "model steps", "calls",
     ):  # fmt: skip
         view.add_column(column, justify="left" if column == "planner" else "right")
     for planner in played:
@@ -192,6 +206,7 @@ def _cells(played: Played, first: Evaluation) -> list[str]:
     low, high = e.interval95
     return [
         played.label,
+        played.sizes,
         "-" if played.budget_ms is None else f"{played.budget_ms:g}",
         f"{e.mean:.1f}",
         "-" if low is None else f"{low:.1f} to {high:.1f}",
@@ -199,6 +214,7 @@ def _cells(played: Played, first: Evaluation) -> list[str]:
         "-" if e is first else written(*paired(first.returns, e.returns)),
         f"{np.mean(e.scores):.1f}" if e.scores else "-",
         f"{played.earned:.1f}" if e.scores else "-",
+        f"{played.busy_ms:.1f}",
         "-" if e.latency_ms is None else f"{e.latency_ms.median:.1f}",
         f"{e.ms_per_decision.median:.1f}",
         f"{e.ms_per_decision.p95:.1f}",

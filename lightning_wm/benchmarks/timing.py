@@ -15,6 +15,12 @@ from lightning_wm.protocols import WorldModel
 
 Call = Callable[[int], Any]
 """One repetition; told its number, so that its draws can be keyed."""
+Clock = Callable[[], float]
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds that a budget is counted in: of the processor on a CPU, which other work there leaves as they are."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -35,19 +41,20 @@ class Setting:
         return usual if self.repeats is None else self.repeats
 
 
-def interleaved(*calls: Call, repeats: int, warm: int = 3) -> list[float]:
+def interleaved(*calls: Call, repeats: int, warm: int = 3, clock: Clock = time.perf_counter) -> list[float]:
     """Median milliseconds of each call; they take turns, so that a slow minute of the machine slows them all.
 
     Args:
         repeats: timed rounds.
         warm: rounds before those that are not timed.
+        clock: seconds; wall time by default.
     """
     taken: list[list[float]] = [[] for _ in calls]
     for number in range(warm + repeats):
         for call, times in zip(calls, taken, strict=True):
-            begin = time.perf_counter()
+            begin = clock()
             call(number)
-            times.append(1e3 * (time.perf_counter() - begin))
+            times.append(1e3 * (clock() - begin))
     return [statistics.median(times[warm:]) for times in taken]
 
 

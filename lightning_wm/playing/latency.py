@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from torchrl.envs import EnvBase
 
@@ -13,8 +14,8 @@ WARM, TIMED = 3, 20
 """Plans before those that count, and those that do."""
 
 
-def latency(env: EnvBase, actor: Actor, seed: int = 0) -> Milliseconds:
-    """Wall time from an observation to its action, of one environment alone, as a robot would see it.
+def latency(env: EnvBase, actor: Actor, seed: int = 0, clock: Callable[[], float] = time.perf_counter) -> Milliseconds:
+    """Time from an observation to its action, of one environment alone, as a robot would see it.
 
     The beginning of an episode is shown again and again, which costs what the episode would. With `replan` only the
     decisions that plan count: the others take next to nothing, and none of them helps a loop that must be on time.
@@ -23,15 +24,16 @@ def latency(env: EnvBase, actor: Actor, seed: int = 0) -> Milliseconds:
         env: of batch `[E]`; only reset.
         actor: what acts, a fresh one.
         seed: of the episode.
+        clock: seconds; wall time by default.
     """
     shown = env.reset(seeds=[seed] * env.batch_size[0])[:1]
     actor.reset()
     taken: list[float] = []
     last, plans = None, 0
     while plans < WARM + TIMED:
-        begin = time.perf_counter()
+        begin = clock()
         actor.act(shown)
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
         if actor.plan is None or actor.plan is not last:
             last, plans = actor.plan, plans + 1
             taken.append(1e3 * seconds)
