@@ -41,8 +41,8 @@ def within(config: PlannerSettings, budget: float, measure: Measure) -> PlannerS
     """The settings, scaled to the most that fits into a budget.
 
     Iterations are scaled first, but candidates (and elites in proportion) in a planner that has far more of those;
-    the other one only where that is not enough. A planner without either stays as it is, and one that does not fit
-    at its smallest is returned at its smallest.
+    the other one only where that is not enough, and then what is left goes to the first. A planner without either
+    stays as it is, and one that does not fit at its smallest is returned at its smallest.
 
     Args:
         config: a planner's settings.
@@ -58,10 +58,12 @@ def within(config: PlannerSettings, budget: float, measure: Measure) -> PlannerS
             known[key] = measure(config) <= budget
         return known[key]
 
-    for knob in knobs(config):
+    order = knobs(config)
+    for knob in order:
         config = _turned(config, knob, fits)
         if fits(config):
-            break
+            # Half an iteration is left over where a second knob was needed: candidates use it.
+            return config if knob == order[0] else _turned(config, order[0], fits)
     return config
 
 
