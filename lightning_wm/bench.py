@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +13,14 @@ from pydantic import Field
 from lightning_wm import config as configuration
 from lightning_wm.config.fields import Count, Seed, settings
 from lightning_wm.console.command import command
-from lightning_wm.errors import ConfigError, UserError, hint
+from lightning_wm.errors import UserError, hint
 
 if TYPE_CHECKING:
+    from lightning_wm.benchmarks.returns import Games, Played
     from lightning_wm.benchmarks.timing import Setting
+    from lightning_wm.console.meter import Meter
     from lightning_wm.protocols import WorldModel
+    from lightning_wm.runs.loading import LoadedRun
 
 ALL = ("update", "behaviour", "sac", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
@@ -38,6 +40,26 @@ WORDS = {
 }
 
 
+Budget = Annotated[float, Field(gt=0, allow_inf_nan=False, description="milliseconds above 0", examples=[10])]
+
+
+@settings("sweep")
+class SweepConfig:
+    """One number, and what it is set to, one value after the other."""
+
+    of: str | None = None
+    """A field of every planner, or perturb.mass and the like; null: nothing is swept."""
+    values: list[float] = field(default_factory=list)
+    """Comma separated. Where candidates are swept, elites are in proportion."""
+
+    def __post_init__(self) -> None:
+        if (self.of is None) == bool(self.values):
+            raise ValueError(
+                f"sweep.of={self.of}, sweep.values={self.values}: expected both or neither; "
+                "type sweep.of=candidates sweep.values=1,10,100"
+            )
+
+
 @settings("")
 class BenchOptions:
     """What `bench` is told, after the word for what to measure."""
@@ -55,8 +77,10 @@ class BenchOptions:
     planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
     """Of planner and optimum: names, comma separated, each with fields of its own: cem:candidates=100:elites=10. Of
     gradient: the first plays."""
-    budgets_ms: list[str] = field(default_factory=list)
+    budgets_ms: list[Budget] = field(default_factory=list)
     """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """Of planner: one number of the planners or of the simulator, at several values."""
     episodes: Annotated[Count, Field(description="one or more episodes")] = 10
     """Of planner: episodes of each, on the same seeds."""
     seed: Seed = 20_000
@@ -81,14 +105,13 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     what, rest = _word(arguments)
     options = configuration.options(rest, BenchOptions)
-    budgets = _budgets(options.budgets_ms)
     from lightning_wm.benchmarks.timing import one_thread
     from lightning_wm.training.launch import quiet
 
     quiet()
     with one_thread():
         if what == "planner":
-            _planner(options, budgets)
+            _planner(options)
         elif what == "gradient":
             _gradient(options)
         elif what == "optimum":
@@ -107,22 +130,6 @@ def _word(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if what not in WORDS:
         raise UserError(f"there is no benchmark {what!r}{hint(what, WORDS) or '.'} Known: {listed}")
     return what, list(arguments[1:])
-
-
-def _budgets(written: Sequence[str]) -> list[float]:
-    budgets, faults = [], []
-    for text in written:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if math.isfinite(value) and value > 0:
-            budgets.append(value)
-        else:
-            faults.append(f"budgets_ms={text}: expected milliseconds above 0; type e.g. budgets_ms=10,30,100,300")
-    if faults:
-        raise ConfigError(faults)
-    return budgets
 
 
 def _measure(what: str, options: BenchOptions) -> None:
@@ -174,15 +181,16 @@ def _trained(options: BenchOptions, run: str) -> WorldModel:
     return model
 
 
-def _planner(options: BenchOptions, budgets: list[float]) -> None:
+def _planner(options: BenchOptions) -> None:
     """The table of planners on one trained model, its JSON and, with budgets, its CSV and picture."""
     if options.run is None:
         raise UserError("run is missing: planners are compared on a trained model; type run=runs/quickstart-s0")
     if not options.planners:
         raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
+    if options.budgets_ms and options.sweep.of:
+        raise UserError(f"budgets_ms and sweep.of={options.sweep.of}: a picture has one axis; type one of them")
     from lightning_wm.benchmarks import report
-    from lightning_wm.benchmarks.pareto import draw, write_rows
-    from lightning_wm.benchmarks.returns import Games, Played, compare, table
+    from lightning_wm.benchmarks.returns import Games, table
     from lightning_wm.console.meter import Meter
     from lightning_wm.playing.results import line
     from lightning_wm.runs.loading import load_run
@@ -193,21 +201,46 @@ def _planner(options: BenchOptions, budgets: list[float]) -> None:
     played: list[Played] = []
     try:
         with Meter() as meter:
-            for newest in compare(loaded, options.planners, games, budgets, options.repeats or 3, meter):
+            for newest in _games(options, loaded, games, meter):
                 played.append(newest)
                 # A large planner plays for an hour: what is known by then is kept.
                 rows = [each.as_json(played[0].evaluation) for each in played]
-                report.save(path, rows, {"run": options.run, "budgets_ms": budgets})
+                report.save(
+                    path, rows, {"run": options.run, "budgets_ms": options.budgets_ms, "swept": options.sweep.of}
+                )
                 meter.say(line(newest.evaluation))
     finally:
         if played:
             report.show(table(played))
     print(path)
-    if budgets:
-        rows_file, picture = path.with_suffix(".csv"), path.with_suffix(".png")
-        write_rows(played, rows_file)
-        draw(played, picture)
-        print(rows_file, picture, sep="\n")
+    if options.budgets_ms or options.sweep.of:
+        for file in _drawn(options, played, path):
+            print(file)
+
+
+def _games(options: BenchOptions, loaded: LoadedRun, games: Games, meter: Meter) -> Iterator[Played]:
+    """What is played, one after the other."""
+    from lightning_wm.benchmarks import returns, sweep
+
+    if options.sweep.of:
+        return sweep.played(
+            sweep.points(loaded, options.planners, options.sweep.of, options.sweep.values), games, meter
+        )
+    planners = returns.entries(loaded, options.planners)
+    return returns.compare(loaded, planners, games, options.budgets_ms, options.repeats or 3, meter)
+
+
+def _drawn(options: BenchOptions, played: list[Played], path: Path) -> tuple[Path, Path]:
+    """Rows and picture beside a file."""
+    from lightning_wm.benchmarks import pareto, sweep
+
+    rows, picture = path.with_suffix(".csv"), path.with_suffix(".png")
+    pareto.write_rows(played, rows)
+    if options.sweep.of:
+        sweep.draw(played, picture, options.sweep.of)
+    else:
+        pareto.draw(played, picture)
+    return rows, picture
 
 
 def _gradient(options: BenchOptions) -> None:

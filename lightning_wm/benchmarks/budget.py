@@ -75,19 +75,19 @@ def _turned(config: PlannerSettings, knob: str, fits: Callable[[PlannerSettings]
         low = high = own
         while low == high < MOST * own:
             high = 2 * low
-            low = high if fits(_with(config, knob, high)) else low
+            low = high if fits(with_knob(config, knob, high)) else low
     else:
         low, high = own, own
-        while low > least and not fits(_with(config, knob, low)):
+        while low > least and not fits(with_knob(config, knob, low)):
             low, high = max(least, low // 2), low
     while high - low > max(1, low // 10):
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(_with(config, knob, middle)) else (low, middle)
-    return _with(config, knob, low)
+        low, high = (middle, high) if fits(with_knob(config, knob, middle)) else (low, middle)
+    return with_knob(config, knob, low)
 
 
-def _with(config: PlannerSettings, knob: str, value: int) -> PlannerSettings:
-    """Settings with another number of candidates or iterations."""
+def with_knob(config: PlannerSettings, knob: str, value: int) -> PlannerSettings:
+    """Settings with another number of candidates, and elites in proportion, or of iterations."""
     changed = {knob: value}
     elites = vars(config).get("elites")
     if knob == "candidates" and elites is not None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_wm.benchmarks.returns import Played
 from lightning_wm.runs.disk import write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 COLUMNS = (
-    "planner", "budget_ms", "candidates", "iterations", "busy_ms", "model_steps", "return", "low95", "high95",
+    "planner", "budget_ms", "value", "candidates", "iterations", "busy_ms", "model_steps", "return", "low95", "high95",
     "episodes", "seed",
 )  # fmt: skip
 
@@ -26,33 +30,56 @@ def write_rows(played: Sequence[Played], path: Path) -> None:
         sizes = [e.settings.get(name) for name in ("candidates", "iterations")]
         numbers = [games.busy_ms, e.model_steps, e.mean, *e.interval95]
         shown = [None if number is None else f"{number:.1f}" for number in numbers]
-        writer.writerow([games.label, games.budget_ms, *sizes, *shown, len(e.returns), e.seed])
+        writer.writerow([games.label, games.budget_ms, games.value, *sizes, *shown, len(e.returns), e.seed])
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def draw(played: Sequence[Played], picture: Path) -> None:
-    """One line per planner over measured milliseconds, with 95 % intervals; the best at each time is outlined."""
+    """Returns over measured milliseconds; the best at each time is outlined."""
+    from matplotlib.ticker import LogLocator
+
+    def outlined(axis: Axes) -> None:
+        best = front(played)
+        axis.plot(
+            [milliseconds(games) for games in best], [games.evaluation.mean for games in best],
+            "o", markersize=11, markerfacecolor="none", markeredgecolor="black", label="not beaten by a faster one",
+        )  # fmt: skip
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+
+    draw_over(
+        played, picture, milliseconds, "milliseconds per decision of one environment, one thread (median)", outlined
+    )
+
+
+def draw_over(
+    played: Sequence[Played],
+    picture: Path,
+    at: Callable[[Played], float],
+    name: str,
+    more: Callable[[Axes], None] = lambda axis: None,
+) -> None:
+    """One line of returns per planner over a number, with 95 % intervals.
+
+    Args:
+        at: the number.
+        name: what it is.
+        more: draws what else there is, and sets the scale.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
     for label in dict.fromkeys(games.label for games in played):
-        own = sorted((games for games in played if games.label == label), key=milliseconds)
+        own = sorted((games for games in played if games.label == label), key=at)
         means = [games.evaluation.mean for games in own]
         spread = [[mean - low, high - mean] for mean, (low, high) in zip(means, map(_interval, own), strict=True)]
         lower, upper = zip(*spread, strict=True)
-        times = [milliseconds(games) for games in own]
-        axis.errorbar(times, means, yerr=[lower, upper], marker="o", capsize=3, label=label)
-    best = front(played)
-    axis.plot(
-        [milliseconds(games) for games in best], [games.evaluation.mean for games in best],
-        "o", markersize=11, markerfacecolor="none", markeredgecolor="black", label="not beaten by a faster one",
-    )  # fmt: skip
+        axis.errorbar([at(games) for games in own], means, yerr=[lower, upper], marker="o", capsize=3, label=label)
+    more(axis)
     first = played[0].evaluation
-    axis.set(xscale="log", ylabel="return", title=f"{first.task}, {len(first.returns)} episodes, 95 % intervals")
-    axis.set_xlabel("milliseconds per decision of one environment, one thread (median)")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set(xlabel=name, ylabel="return", title=f"{first.task}, {len(first.returns)} episodes, 95 % intervals")
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 30 rather than 3 x 10^1
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3)

@@ -27,6 +27,9 @@ from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun, planner_config
 from lightning_wm.training.evaluation import evaluate_planner
 
+Entry = tuple[str, PlannerSettings]
+"""A planner as it was written, and its settings."""
+
 
 @dataclass(frozen=True)
 class Games:
@@ -52,6 +55,8 @@ class Played:
     budget_ms: float | None = None
     busy_ms: float = 0.0
     """Median of a decision of one environment alone, in the time that budgets are counted in."""
+    value: float | None = None
+    """Of what is swept."""
 
     @property
     def earned(self) -> float:
@@ -68,6 +73,7 @@ class Played:
             "label": self.label,
             "budget_ms": self.budget_ms,
             "busy_ms": self.busy_ms,
+            "value": self.value,
             **row,
             "difference": {"mean": mean, "interval95": [low, high]},
             "earned": self.earned,
@@ -92,26 +98,30 @@ def planner_of(loaded: LoadedRun, written: str) -> PlannerSettings:
     return chosen
 
 
+def entries(loaded: LoadedRun, planners: Sequence[str]) -> list[Entry]:
+    """Planners as they were written, with their settings."""
+    return [(text, planner_of(loaded, text)) for text in planners]
+
+
 def compare(
     loaded: LoadedRun,
-    written: Sequence[str],
+    planners: Sequence[Entry],
     games: Games,
     budgets: Sequence[float] = (),
     plans: int = 3,
     meter: Meter | None = None,
 ) -> Iterator[Played]:
-    """Play every planner as it is written, or once per budget with settings scaled to it, one after the other.
+    """Play every planner as it is, or once per budget with settings scaled to it, one after the other.
 
     Args:
         budgets: milliseconds per decision; none, and planners that nothing can be scaled of, play as they are.
         plans: plans that are timed to find the settings of a budget.
         meter: shows how far they are.
     """
-    configs = [(text, planner_of(loaded, text)) for text in written]
-    actors = [_actor(loaded, config, games) for _, config in configs]  # all faults before the first game
+    actors = [_actor(loaded, config, games) for _, config in planners]  # all faults before the first game
     measure = plan_milliseconds(loaded.agent, plans)
     with closing(loaded.environments(min(games.environments, games.episodes))) as env:
-        for (label, config), actor in zip(configs, actors, strict=True):
+        for (label, config), actor in zip(planners, actors, strict=True):
             if not (budgets and knobs(config)):
                 yield _timed(_play(loaded, label, config, actor, env, games, meter), loaded, actor, env)
                 continue
@@ -192,8 +202,8 @@ def table(played: Sequence[Played]) -> Table:
         f"once, over {first.environments}"
     )
     for column in (
-        "planner", "N x I", "budget", "return", "95 % interval", "IQM", "to the first", "predicted", "earned", "busy",
-        "alone", "ms", "p95", "model", "gradient", "rest", "model steps", "calls",
+        "planner", "N x I", "budget", "value", "return", "95 % interval", "IQM", "to the first", "predicted", "earned",
+        "busy", "alone", "ms", "p95", "model", "gradient", "rest", "model steps", "calls",
     ):  # fmt: skip
         view.add_column(column, justify="left" if column == "planner" else "right")
     for planner in played:
@@ -207,7 +217,8 @@ def _cells(played: Played, first: Evaluation) -> list[str]:
     return [
         played.label,
         played.sizes,
-        "-" if played.budget_ms is None else f"{played.budget_ms:g}",
+        _cell(played.budget_ms),
+        _cell(played.value),
         f"{e.mean:.1f}",
         "-" if low is None else f"{low:.1f} to {high:.1f}",
         f"{e.iqm:.1f}",
@@ -222,3 +233,7 @@ def _cells(played: Played, first: Evaluation) -> list[str]:
         f"{e.model_steps:,.0f}",
         f"{e.sequential_calls:,.0f}",
     ]
+
+
+def _cell(number: float | None) -> str:
+    return "-" if number is None else f"{number:g}"

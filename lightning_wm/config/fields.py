@@ -235,10 +235,19 @@ def fitted(value: Any, kind: object, typed: str | None = None) -> Any:
 def _items(value: Any, origin: Any, arguments: tuple[Any, ...], typed: str | None) -> Any:
     """A list, or for text `a,b` as it is typed on a command line."""
     text = value if isinstance(value, str) else typed if isinstance(value, int | float) else None
-    if text is not None and str in members(arguments[0]):
-        value = [part.strip() for part in text.split(",") if part.strip()]
+    kinds = set(members(arguments[0]))
+    if text is not None and kinds & {str, int, float}:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        value = parts if str in kinds else [_number(part) for part in parts]
     if not isinstance(value, list | tuple):
         return value
     each = arguments if origin is tuple and Ellipsis not in arguments else arguments[:1] * len(value)
     items = [fitted(item, kind) for item, kind in zip(value, each, strict=False)] + list(value[len(each) :])
     return tuple(items) if origin is tuple else items
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
