@@ -13,6 +13,7 @@ import torch
 from lightning_wm.bench import WORDS, main
 from lightning_wm.benchmarks import budget, replay, returns
 from lightning_wm.envs import rendering_problem
+from lightning_wm.runs.loading import load_run
 
 KEYS = {"what", "peer", "ratio", "settings"}
 TIMES = {"ours_ms", "peer_ms"}
@@ -141,6 +142,48 @@ def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path], mon
     assert (run / "bench" / "planners.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_number_of_every_planner_is_swept(trained: Path, tmp_path: Path) -> None:
+    path, planners = tmp_path / "swept.json", "cem:candidates=8:elites=4:iterations=1,grad_mpc:iterations=1"
+    asked = [f"planners={planners}", "sweep.of=candidates", "sweep.values=2,12", "episodes=2"]
+    assert main(["planner", f"run={trained}", *asked, f"json={path}"]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["value"], row["settings"]["candidates"]) for row in rows] == [(2, 2), (2, 2), (12, 12), (12, 12)]
+    assert [row["settings"]["elites"] for row in rows[::2]] == [1, 6]  # in proportion
+    assert [row.split(",")[2] for row in path.with_suffix(".csv").read_text().splitlines()[1:] if "," in row]
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_simulator_is_swept(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "swept.json"
+    asked = ["planners=grad_mpc:iterations=1", "sweep.of=perturb.mass", "sweep.values=1,3", "episodes=1"]
+    assert main(["planner", f"run={trained}", *asked, f"json={path}"]) == 0
+    own, heavy = json.loads(path.read_text())["rows"]
+    assert (own["value"], heavy["value"]) == (1, 3)
+    assert own["returns"] != heavy["returns"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["sweep.of=candidate", "sweep.values=1"], "did you mean 'candidates'"),
+        (["sweep.of=execute", "sweep.values=1"], "planner grad_mpc has no such number"),
+        (["sweep.of=perturb.mas", "sweep.values=1"], "did you mean 'mass'"),
+        (["sweep.of=candidates", "sweep.values=1,0"], "planner.candidates=0: expected at least 1"),
+        (["sweep.of=candidates", "sweep.values=1", "budgets_ms=10"], "a picture has one axis"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_any_game(
+    trained: Path, asked: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["planner", f"run={trained}", "planners=grad_mpc", "episodes=1000", *asked]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_field_inside_a_planners_field_can_be_written(trained: Path) -> None:
+    made = returns.planner_of(load_run(trained), "grad_mpc:objective.discount=0.5:iterations=3")
+    assert (made.objective.discount, made.iterations) == (0.5, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -153,7 +196,9 @@ def test_budgets_scale_settings_and_draw_a_picture(copy: Callable[[], Path], mon
         (["memory", "env_steps=-1"], "env_steps=-1"),
         (["planner"], "run is missing"),
         (["planner", "run=nowhere"], "no config.yaml"),
-        (["planner", "run=nowhere", "budgets_ms=10,x,-3"], "budgets_ms=x: expected milliseconds"),
+        (["planner", "run=nowhere", "budgets_ms=10,x"], "budgets_ms=10,x: expected a list, each a number"),
+        (["planner", "run=nowhere", "budgets_ms=10,-3"], "budgets_ms=10,-3: expected milliseconds above 0"),
+        (["planner", "run=nowhere", "sweep.of=candidates"], "sweep.values=[]: expected both or neither"),
         (["planner", "run=nowhere", "planners="], "planners"),
         (["planners", "run=nowhere"], "no config.yaml"),
     ],

@@ -16,7 +16,7 @@ from torchrl.envs import EnvBase
 from lightning_wm.benchmarks.budget import Measure, knobs, plan_milliseconds, sizes, within
 from lightning_wm.benchmarks.split import Split, measured
 from lightning_wm.benchmarks.timing import clock_of
-from lightning_wm.config.store import parse
+from lightning_wm.config.store import laid, parse
 from lightning_wm.console.meter import Meter
 from lightning_wm.errors import UserError
 from lightning_wm.planners.grad_mpc import GradMPCConfig
@@ -93,7 +93,10 @@ def planner_of(loaded: LoadedRun, written: str) -> PlannerSettings:
         key, equals, text = part.partition("=")
         if not equals:
             raise UserError(f"planners={written}: {part!r} is no field=value; type e.g. planners={name}:candidates=100")
-        fields[key] = parse(text)
+        value: Any = parse(text)
+        for inner in reversed(key.split(".")):
+            value = {inner: value}
+        fields = laid(fields, value)
     chosen: PlannerSettings = planner_config(loaded, name, fields)
     return chosen
 

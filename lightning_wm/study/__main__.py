@@ -32,10 +32,17 @@ def main(arguments: list[str]) -> int:
     status = "status" in arguments
     given = [item for item in arguments if item != "status"]
     options = configuration.options(given, StudyOptions, {"study": "study=learning"})
-    from lightning_wm.study import grid, progress
+    from lightning_wm.study import benches, grid, progress
 
     path = grid.study_file(options.study)
     out = Path(options.out or f"runs/study/{path.stem}").expanduser()
+    if "bench" in (tree := grid.sized(path, options.size)):
+        lines = benches.benches(tree, path, out)
+        benches.refuse_launch(options)
+        if status:
+            benches.status(lines)
+            return 0
+        return benches.run(lines)
     cells = grid.cells(grid.read_study(path, options.size), out)
     if status:
         for cell in cells:

@@ -81,19 +81,28 @@ def study_file(name: str) -> Path:
     )
 
 
-def read_study(path: Path, size: str) -> Study:
-    """A study of one size: what stands below `small` or `full` replaces what stands beside it.
+def sized(path: Path, size: str) -> dict[str, Any]:
+    """A study's file in one size: what stands below `small` or `full` replaces what stands beside it.
 
     Raises:
-        ConfigError: keys or values that a study has not.
+        ConfigError: no keys and values below one of them.
     """
     tree = configuration.read_tree(path)
     sizes = {name: tree.pop(name, {}) for name in ("small", "full")}
     faults = [f"{name}: expected keys and values" for name, value in sizes.items() if not isinstance(value, dict)]
     if faults:
         raise ConfigError([f"{fault} (in {path})" for fault in faults])
+    return {**tree, **sizes[size]}
+
+
+def read_study(path: Path, size: str) -> Study:
+    """A study of one size.
+
+    Raises:
+        ConfigError: keys or values that a study has not.
+    """
     try:
-        study = Study(**{**tree, **sizes[size]})
+        study = Study(**sized(path, size))
         for name, arm in study.arms.items():
             if not isinstance(arm, dict) or "/" in name or name.startswith("."):
                 raise ConfigError([f"arms.{name}={arm}: expected a plain name, with recipe and overrides below it"])

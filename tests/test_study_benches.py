@@ -1,0 +1,76 @@
+"""Studies that train nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightning_wm.study import benches
+from lightning_wm.study.__main__ import main
+from lightning_wm.study.grid import sized, study_file
+
+SHIPPED = ("action_dimensions", "candidates", "planning_time", "policy_gradient_balance", "robustness")
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "benches.yaml"
+    path.write_text(text, "utf-8")
+    return f"study={path}"
+
+
+def test_its_lines_are_played_once_and_a_failing_one_is_listed(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"planner run={trained} planners=random,grad_mpc:iterations=1 episodes=1"
+    out = tmp_path / "out"
+    given = [written(tmp_path, f"bench:\n  good: {line}\n  bad: planner run=nowhere\n"), f"out={out}"]
+    assert main(given) == 1
+    assert "failed: bad" in capsys.readouterr().out
+    assert [row["label"] for row in json.loads((out / "good.json").read_text())["rows"]] == line.split()[2][9:].split(
+        ","
+    )
+    before = (out / "good.json").stat().st_mtime_ns
+    assert main(given) == 1
+    assert (out / "good.json").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert main(["status", *given]) == 0
+    assert [row.split(",")[0] for row in capsys.readouterr().out.splitlines()] == ["good: finished", "bad: to do"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_every_shipped_one_is_lines_of_bench(name: str, size: str, tmp_path: Path) -> None:
+    from lightning_wm import config
+    from lightning_wm.bench import WORDS, BenchOptions
+    from lightning_wm.benchmarks import returns, sweep
+    from lightning_wm.runs.loading import load_run
+
+    for bench in benches.benches(sized(study_file(name), size), study_file(name), tmp_path):
+        word, *rest = bench.words
+        options = config.options(rest, BenchOptions)
+        assert word in WORDS
+        if options.run is not None:
+            loaded = load_run(options.run)
+            planners = returns.entries(loaded, options.planners)
+            assert planners
+            if options.sweep.of is not None:
+                points = sweep.points(loaded, options.planners, options.sweep.of, options.sweep.values)
+                assert len(points) == len(options.sweep.values) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "said"),
+    [
+        ("bench: 3", [], "expected names"),
+        ("bench: {a: 3}", [], "bench.a=3"),
+        ("bench: {a/b: all}", [], "bench.a/b=all"),
+        ("bench: {a: all}\nseeds: [0]", [], "seeds: a study with bench trains nothing"),
+        ("bench: {a: all}", ["jobs=2"], "jobs=2: this study trains nothing"),
+        ("bench: {a: all}", ["until=18:30"], "until=18:30: this study trains nothing"),
+    ],
+)
+def test_bad_input(text: str, more: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([written(tmp_path, text), *more]) == 2
+    assert said in capsys.readouterr().err
