@@ -75,8 +75,13 @@ class WorldModel(Protocol):
 class TrainedModel(WorldModel, Protocol):
     """A world model that is an `nn.Module`, so that an agent can train it."""
 
+    training: bool
+
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Its weights."""
+
+    def train(self, mode: bool = True) -> object:
+        """Whether what it sees counts in its statistics."""
 
 
 @dataclass(frozen=True)

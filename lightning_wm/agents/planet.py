@@ -8,8 +8,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lightning_wm import rng
+from lightning_wm.agents.adversary import challenged
 from lightning_wm.agents.base import AgentConfig, BaseAgent, restore_batch_size
-from lightning_wm.config.fields import Count, settings
+from lightning_wm.config.fields import Count, Share, settings
 from lightning_wm.errors import UserError
 from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
@@ -29,6 +31,8 @@ class PlaNetConfig(AgentConfig):
     """Steps that are filtered before the open-loop prediction error is measured."""
     open_loop_predicted: Count = 15
     """Steps that are then predicted from actions alone."""
+    adversary: Share = 0.0
+    """Actions of replay are moved by up to this much to where the model's loss grows fastest; 0 leaves them."""
 
 
 @register("agent", "planet")
@@ -72,8 +76,16 @@ class PlaNet(BaseAgent):
 
     def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
         """The model's losses, and those of what is learned beside it, from `[B, T]`."""
+        batch = self.challenged(batch)
         states, measured = self.model.observe(batch, generator=generator)
         return {**measured, **self.behave(states, batch)}
+
+    def challenged(self, batch: TensorDictBase) -> TensorDictBase:
+        """What is learned from: the batch itself, or with an adversary's actions."""
+        if not self.config.adversary:
+            return batch
+        generator = rng.generator(self.seed, "model", self.global_rank, self.global_step, 2)
+        return challenged(self.model, batch, self.config.adversary, generator)
 
     def behave(self, states: State, batch: TensorDictBase) -> dict[str, Tensor]:
         """Losses of what is learned beside the model; nothing here.

@@ -119,7 +119,7 @@ class TDMPC(PlaNet):
         if not self.guard.streak:  # after a skipped update the critics are those that it has followed already
             follow(self.slow, self.critics, 1.0 - self.config.critic.decay)
         with rng.scope(self.seed, "model", self.global_rank, self.global_step):  # of dropout
-            rolled = self.model.roll(batch)
+            rolled = self.model.roll(self.challenged(batch))
             return {
                 **self.model.losses(rolled),
                 **self.valued(rolled, generator),
