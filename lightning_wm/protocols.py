@@ -347,6 +347,14 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
+class Recognises(Protocol):
+    """A model that shows nothing, but can tell which pictures fit what it imagines."""
+
+    def likeness(self, state: State, observation: TensorDictBase) -> Tensor:
+        """How well each of N observations fits each state, `[M, N]`, more is better."""
+
+
+@runtime_checkable
 class Compiles(Protocol):
     """A model whose update can be compiled, for `trainer.compile`."""
 

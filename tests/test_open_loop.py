@@ -12,6 +12,7 @@ import torch
 from lightning_wm.envs import rendering_problem
 from lightning_wm.envs.layout import ObservationLayout, Part
 from lightning_wm.fit import main as fit
+from lightning_wm.models.pixels import PixelConfig
 from lightning_wm.protocols import Spaces
 from lightning_wm.report.page import _films
 from lightning_wm.runs.directory import RunDirectory
@@ -41,6 +42,28 @@ def test_it_is_the_model_s_own_prediction_from_actions_alone() -> None:
         torch.testing.assert_close(prediction.imagined["pixels"][:, step], model.decode(state)["pixels"])
     batch["is_init"][:, 2] = True
     assert predict(model, batch, seen=3) is None
+
+
+@torch.no_grad()  # with gradients the model would learn means and deviations of pixels
+def test_without_a_decoder_the_picture_that_fits_best_is_shown() -> None:
+    spaces = Spaces(action=2, pixels=(3, 32, 32))
+    model = model_of("rssm", spaces, pixels=PixelConfig("patches", "contrast", embedding=16, units=16))
+    batch = experience(spaces, 5, 6)
+    prediction = predict(model, batch, seen=2, most=2)
+    assert prediction is not None
+    others = batch[2:].reshape(-1)
+    codes = model.encode(model.targets(others))
+    states, _ = model.observe(batch[:2, :2])
+    state = {name: value.unflatten(0, (2, 2))[:, -1] for name, value in states.items()}
+    for step in range(2, 6):
+        state = model.imagine(state, batch["action"][:2, step])
+        read = model.code_reader(state["deter"])
+        for row in range(2):
+            fits = torch.nn.functional.cosine_similarity(read[row], codes, dim=-1)
+            torch.testing.assert_close(model.likeness(state, others)[row], fits)
+            torch.testing.assert_close(prediction.imagined["pixels"][row, step], others["pixels"][fits.argmax()] / 255)
+    torch.testing.assert_close(prediction.truth["pixels"], batch["pixels"][:2] / 255)
+    assert predict(model, batch[:2], seen=2, most=2) is None  # there are no others
 
 
 def test_pictures_are_truth_imagined_and_error() -> None:

@@ -138,6 +138,7 @@ class RSSM(nn.Module):
         self.disagreement = self._disagreement if self.ensemble is not None else None
         self.predicts_termination = c.continue_head
         self.decode = self._decode if vector is not None or self.pixel_decoder is not None else None
+        self.likeness = self._likeness if self.code_reader is not None else None
 
     # ---- the three distributions
 
@@ -265,7 +266,7 @@ class RSSM(nn.Module):
             return losses.code_error(self.code_reader(features[:, self._reads]), self._code(self.encode(targets)))
         return losses.observation_error(self._decoded(features), targets)
 
-    # ---- what it offers beyond; `unroll`, `follow`, `disagreement` and `decode` are bound in the constructor
+    # ---- what it offers beyond; `unroll`, `follow`, `disagreement`, `decode`, `likeness` are bound in the constructor
 
     def features(self, state: State) -> Tensor:
         """`[M, D+S]`, what every head sees."""
@@ -312,6 +313,13 @@ class RSSM(nn.Module):
         pictures = batch["pixels"]  # B, T, 3, X, Y
         shifted = random_shift(pictures.flatten(1, 2), most, generator).unflatten(1, pictures.shape[1:3])
         return {**targets, **self.targets(batch.replace({"pixels": shifted}).flatten(), generator)}
+
+    def _likeness(self, state: State, observation: TensorDictBase) -> Tensor:
+        """Cosine `[M, N]` of what is read from states and the codes of N pictures."""
+        assert self.code_reader is not None
+        read = F.normalize(self.code_reader(self.features(state)[:, self._reads]), dim=-1)  # M, E
+        code = F.normalize(self._code(self.encode(self.targets(observation))), dim=-1)  # N, E
+        return read @ code.T
 
     def _code(self, encoded: Tensor) -> Tensor:
         """The picture's part `[M, E]` of encoded observations."""

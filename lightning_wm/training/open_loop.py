@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from lightning_wm.agents.planet import PlaNet
 from lightning_wm.envs.layout import ObservationLayout, entries
 from lightning_wm.errors import LightningWMError
-from lightning_wm.protocols import Decodes, TrainedModel
+from lightning_wm.protocols import Decodes, Recognises, State, TrainedModel
 from lightning_wm.runs.directory import OPEN_LOOP
 from lightning_wm.training.frames import Frame, compared, paired, traced
 from lightning_wm.training.posed import Posed
@@ -36,7 +37,7 @@ class Prediction:
     truth: dict[str, Tensor]
     """`observation` `[B, T, O]` and/or `pixels` `[B, T, 3, X, Y]` in [0, 1]."""
     imagined: dict[str, Tensor]
-    """The same, as the model decodes it."""
+    """The same, as the model decodes it; without a decoder the pictures of other windows that fit best."""
     seen: int
     """Steps that the model has seen; what it shows of them is reconstructed."""
 
@@ -46,28 +47,43 @@ def predict(model: TrainedModel, batch: TensorDictBase, seen: int, most: int = S
     """Filter the first steps of windows and imagine the others; None without a window inside a single episode.
 
     Args:
-        model: decodes its states.
+        model: decodes its states, or recognises pictures.
         batch: `[B, T]` of replay.
         seen: steps that are filtered.
         most: windows.
     """
     whole = ~batch["is_init"][:, 1:].flatten(1).any(1)
-    if not isinstance(model, Decodes) or not bool(whole.any()) or batch.shape[1] <= seen:
+    if not bool(whole.any()) or batch.shape[1] <= seen:
         return None
-    batch = batch[whole][:most]
-    states, _ = model.observe(batch[:, :seen])
-    by_time = {name: value.unflatten(0, (-1, seen)) for name, value in states.items()}  # B, seen, ...
-    state = {name: value[:, -1] for name, value in by_time.items()}
-    steps = [{name: value[:, step] for name, value in by_time.items()} for step in range(seen)]
-    for step in range(seen, batch.shape[1]):
-        state = model.imagine(state, batch["action"][:, step])
-        steps.append(state)
-    decoded = [model.decode(each) for each in steps]
-    imagined = {name: torch.stack([each[name] for each in decoded], 1).float().cpu() for name in decoded[0]}
-    truth = {name: batch[name].float().cpu() for name in imagined}
+    chosen = whole & (whole.cumsum(0) <= most)
+    windows, show = batch[chosen], _shower(model, batch[~chosen].reshape(-1))
+    if show is None:
+        return None
+    shown = [show(state) for state in _states(model, windows, seen)]
+    imagined = {name: torch.stack([each[name] for each in shown], 1).float().cpu() for name in shown[0]}
+    truth = {name: windows[name].float().cpu() for name in imagined}
     if "pixels" in truth:
         truth["pixels"] = truth["pixels"] / 255.0
     return Prediction(truth, imagined, seen)
+
+
+def _shower(model: TrainedModel, others: TensorDictBase) -> Callable[[State], dict[str, Tensor]] | None:
+    """What stands for a state: what is decoded of it, or of other windows' pictures `[N]` the one that fits best."""
+    if isinstance(model, Decodes):
+        return model.decode
+    if isinstance(model, Recognises) and len(others):
+        return lambda state: {"pixels": others["pixels"][model.likeness(state, others).argmax(1)] / 255.0}
+    return None
+
+
+def _states(model: TrainedModel, windows: TensorDictBase, seen: int) -> list[State]:
+    """Filtered for so many steps, then imagined from actions alone; one state `[B, ...]` a step."""
+    states, _ = model.observe(windows[:, :seen])
+    by_time = {name: value.unflatten(0, (-1, seen)) for name, value in states.items()}  # B, seen, ...
+    steps = [{name: value[:, step] for name, value in by_time.items()} for step in range(seen)]
+    for step in range(seen, windows.shape[1]):
+        steps.append(model.imagine(steps[-1], windows["action"][:, step]))
+    return steps
 
 
 def frames(prediction: Prediction, layout: ObservationLayout | None = None, posed: Posed | None = None) -> list[Frame]:
