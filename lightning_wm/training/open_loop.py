@@ -56,7 +56,7 @@ def predict(model: TrainedModel, batch: TensorDictBase, seen: int, most: int = S
     if not bool(whole.any()) or batch.shape[1] <= seen:
         return None
     chosen = whole & (whole.cumsum(0) <= most)
-    windows, show = batch[chosen], _shower(model, batch[~chosen].reshape(-1))
+    windows, show = batch[chosen], _shower(model, batch[~chosen].flatten(0, 1))
     if show is None:
         return None
     shown = [show(state) for state in _states(model, windows, seen)]
