@@ -29,13 +29,15 @@ from tests.conftest import TINY
 
 gymnasium = pytest.importorskip("gymnasium")
 
+OF_VECTORS = [name for name in zoo() if not name.endswith("_pixels")]
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ZOO / "ball_in_cup_catch", tmp_path / "model"))
 
 
-@pytest.mark.parametrize("name", zoo())
+@pytest.mark.parametrize("name", OF_VECTORS)
 def test_dm_controls_own_loop(name: str) -> None:
     """A real episode's beginning, by the dictionary, the dictionary the other way round, and the vector."""
     raw = suite().load(*read_task(name), task_kwargs={"random": 3})
@@ -118,7 +120,7 @@ def test_other_keys_and_sizes_are_named() -> None:
 
 
 def test_every_model_that_ships_says_what_it_sees() -> None:
-    for name in zoo():
+    for name in OF_VECTORS:
         stored = read_interface(ZOO / name)
         assert stored is not None
         env = make_env(TaskConfig("dmc/" + "_".join(read_task(name))), ObservationConfig())

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from lightning_wm.envs import rendering_problem
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.runs.sources import ZOO, zoo
 
 
 def test_they_fit_into_a_wheel() -> None:
-    shipped = {"ball_in_cup_catch", "cartpole_swingup", "cartpole_swingup_sac", "walker_walk", "walker_walk_sac"}
-    assert shipped <= set(zoo())
+    learned = {"cartpole_swingup_pixels", "cartpole_swingup_sac", "walker_walk_sac"}
+    assert {"ball_in_cup_catch", "cartpole_swingup", "walker_walk", *learned} <= set(zoo())
     assert sum(path.stat().st_size for path in ZOO.rglob("*")) < 20_000_000
 
 
 @pytest.mark.parametrize("name", zoo())
 def test_an_episode_is_as_its_card_says(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if name.endswith("_pixels") and (problem := rendering_problem()) is not None:
+        pytest.skip(problem)
     monkeypatch.chdir(tmp_path)
     judged = json.loads((ZOO / name / "evaluation.json").read_text())
     assert evaluate([f"run=zoo:{name}", "episodes=1", f"seed={judged['seed']}", "name=again"]) == 0
