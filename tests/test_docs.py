@@ -191,7 +191,7 @@ def study(rest: list[str]) -> int:
 def test_files(block: Block, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "shown.yaml"
     path.write_text(block.code)
-    if block.code.startswith("overrides") or "arms:" in block.code:
+    if block.code.startswith(("overrides", "bench")) or "arms:" in block.code:
         assert command(["study", "status", f"study={path}", f"out={tmp_path}"]) == 0
         assert command(["study", "status", f"study={path}", f"out={tmp_path}", "size=small"]) == 0
     else:
