@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -101,10 +101,8 @@ def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Contender], str]:
     loaded = load_run(options.run, options.checkpoint, options.plugins, options.trust)
     names = options.planner.split(",") if options.planner else [loaded.config.planner.name]
     planners = [planner_config(loaded, name, options.planner_fields) for name in names]
-    if factors := options.perturb.changed():
-        task = replace(loaded.config.task, perturb=loaded.config.task.perturb * options.perturb)
-        loaded = replace(loaded, config=replace(loaded.config, task=task))
-    apart = "".join(f"-{name}{factor:g}" for name, factor in factors.items())
+    loaded = loaded.perturbed(options.perturb)
+    apart = "".join(f"-{name}{factor:g}" for name, factor in options.perturb.changed().items())
     actors = [loaded.agent.actor(build("planner", planner), seed=options.seed) for planner in planners]
     contenders = [Contender(*each) for each in zip(_names(planners), planners, actors, strict=True)]
     return loaded, contenders, options.name or f"eval-{loaded.env_steps}-s{options.seed}{apart}"

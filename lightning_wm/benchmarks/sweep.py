@@ -86,6 +86,4 @@ def _perturbed(loaded: LoadedRun, name: str, value: float) -> LoadedRun:
     if key not in known:
         listed = ", ".join(PERTURB + each for each in known)
         raise UserError(f"sweep.of={name}: there is no such property{hint(key, known)}; known: {listed}")
-    task = loaded.config.task
-    factors = PerturbConfig(**{key: value})
-    return replace(loaded, config=replace(loaded.config, task=replace(task, perturb=task.perturb * factors)))
+    return loaded.perturbed(PerturbConfig(**{key: value}))

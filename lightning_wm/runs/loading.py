@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
 from lightning_wm.config.compose import group_file
+from lightning_wm.config.schema import PerturbConfig
 from lightning_wm.config.store import laid
 from lightning_wm.errors import UserError
 from lightning_wm.models.ambient import settled
@@ -57,6 +58,11 @@ class LoadedRun:
         """The world model that the agent has learned; None where it learned none."""
         model = dict(self.agent.named_children()).get("model")
         return model if isinstance(model, WorldModel) else None
+
+    def perturbed(self, factors: PerturbConfig) -> LoadedRun:
+        """The same with a simulator that is changed, on top of what changes it already."""
+        task = replace(self.config.task, perturb=self.config.task.perturb * factors)
+        return replace(self, config=replace(self.config, task=task))
 
     def environments(self, count: int) -> SimulatorEnv:
         """E environments of its task.

@@ -59,8 +59,10 @@ def predict(model: TrainedModel, batch: TensorDictBase, seen: int, most: int = S
     windows, show = batch[chosen], _shower(model, batch[~chosen].flatten(0, 1))
     if show is None:
         return None
-    shown = [show(state) for state in _states(model, windows, seen)]
-    imagined = {name: torch.stack([each[name] for each in shown], 1).float().cpu() for name in shown[0]}
+    states = _states(model, windows, seen)
+    together = {name: torch.stack([each[name] for each in states], 1).flatten(0, 1) for name in states[0]}
+    shown = show(together)  # B*T, ...
+    imagined = {name: value.unflatten(0, windows.shape).float().cpu() for name, value in shown.items()}
     truth = {name: windows[name].float().cpu() for name in imagined}
     if "pixels" in truth:
         truth["pixels"] = truth["pixels"] / 255.0
