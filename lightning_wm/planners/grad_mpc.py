@@ -5,9 +5,9 @@
     execute the first action of argmax_j score
 
 Deviations from the paper: the mean of the best third of the candidates is executed (in the closed loop it beats the
-best one, which chatters; docs/learning.md has the numbers), Adam instead of plain steps, tanh-bounded actions, the
-prior's mode instead of sampled latents, the shifted previous plan as one candidate, and every candidate keeps the best
-it has seen.
+best one, which chatters; docs/learning.md has the numbers), L-BFGS steps instead of plain ones, actions projected onto
+their bounds, the prior's mode instead of sampled latents, the shifted previous plan as one candidate, and every
+candidate keeps the best it has seen.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ class GradMPCConfig(Ascent, PlannerConfig):
 
     name: str = "grad_mpc"
     execute: Literal["best", "mean", "basin", "sample"] = "mean"
-    iterations: Count = 25
-    step_size: Positive = 0.3
+    iterations: Count = 10
+    step_size: Positive = 0.5
+    optimiser: Literal["adam", "sgd", "lbfgs"] = "lbfgs"
     momentum: Weight = 0.9
-    candidates: Count = 8
+    bound: Literal["tanh", "clip"] = "clip"
+    candidates: Count = 16
     """N: action sequences that are improved side by side."""
     elites: Count | None = None
     """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
