@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_wm.benchmarks.budget import KNOBS, with_knob
 from lightning_wm.benchmarks.pareto import draw_over
@@ -15,6 +15,9 @@ from lightning_wm.console.meter import Meter
 from lightning_wm.errors import UserError, hint
 from lightning_wm.protocols import PlannerSettings
 from lightning_wm.runs.loading import LoadedRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PERTURB = "perturb."
 """What a field of the simulator begins with."""
@@ -56,13 +59,15 @@ def played(made: Sequence[Point], games: Games, meter: Meter | None = None) -> I
 
 
 def draw(done: Sequence[Played], picture: Path, name: str) -> None:
-    """One line per planner over the values; logarithmic where they span more than a factor of ten."""
-    values = [each.value for each in done if each.value is not None]
-    wide = min(values) > 0 and max(values) > 10 * min(values)
-    draw_over(
-        done, picture, lambda each: float(each.value or 0.0), name,
-        lambda axis: axis.set_xscale("log") if wide else None,
-    )  # fmt: skip
+    """One line per planner over the values, with a tick at each; logarithmic over more than a factor of ten."""
+    values = sorted({each.value for each in done if each.value is not None})
+
+    def scaled(axis: Axes) -> None:
+        if values[0] > 0 and values[-1] > 10 * values[0]:
+            axis.set_xscale("log")
+        axis.set_xticks(values)
+
+    draw_over(done, picture, lambda each: float(each.value or 0.0), name, scaled)
 
 
 def _set(label: str, config: PlannerSettings, name: str, value: float) -> PlannerSettings:
