@@ -76,6 +76,7 @@ class Jobs:
         waiting, shown = [cell for cell in cells if not finished(cell)], time.monotonic()
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._note) for number in numbers}
+        told = False
         try:
             while self.running or (waiting and not self.stopping):
                 while waiting and len(self.running) < self.jobs and not self.stopping:
@@ -84,7 +85,9 @@ class Jobs:
                 self._reap()
                 if self.deadline is not None and time.time() >= self.deadline and not self.stopping:
                     self.late = True
-                    self._pass_on(signal.SIGTERM)
+                if self.stopping and not told:
+                    told = True
+                    self._pass_on(self.received or signal.SIGTERM)
                 if time.monotonic() - shown >= self.every:
                     shown = time.monotonic()
                     self._show(cells)
@@ -105,8 +108,7 @@ class Jobs:
             print(line(cell, "finished" if code == 0 else f"exit {code}", rows_of(cell)), file=sys.stderr, flush=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._pass_on(number)
+        self.received = number  # passed on by the loop: a job that was being started has to hear of it too
 
     def _pass_on(self, number: int) -> None:
         for job in list(self.running.values()):

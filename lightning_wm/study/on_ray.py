@@ -6,30 +6,31 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from lightning_wm.errors import UserError
 from lightning_wm.study.grid import Cell
 
-AGAIN = 5.0
-"""Seconds after which a task that still runs is cancelled again: Ray promises no more than to try."""
+STOP = "stop"
+"""Ending of the file beside a run that stops it: ray.cancel promises no more than to try."""
 
 
 def _fit(cell: Cell, folder: str) -> int:
-    """On a worker: run the cell's fit in `folder`; where the task is cancelled, stop it with a checkpoint."""
+    """On a worker: run the cell's fit in `folder`, and stop it with a checkpoint when its stop file appears."""
     from lightning_wm.study.jobs import process
 
     os.chdir(folder)
+    stop = cell.beside(STOP)
     running, told = process(cell), False
     while True:
-        try:
+        with suppress(KeyboardInterrupt):  # what ray.cancel raises here; it is for tasks that still wait
             while (code := running.poll()) is None:
-                time.sleep(0.2)  # Ray's KeyboardInterrupt does not end a wait for a process
+                if not told and stop.exists():
+                    running.terminate()
+                    told = True
+                time.sleep(0.2)
             return code
-        except KeyboardInterrupt:  # what ray.cancel raises, perhaps more than once
-            if not told:
-                told = True
-                running.terminate()
 
 
 class RayJob:
@@ -37,11 +38,11 @@ class RayJob:
 
     Args:
         task: what Ray calls an object reference.
+        stop: the file that stops it once it runs.
     """
 
-    def __init__(self, task: Any) -> None:
-        self.task = task
-        self._cancelled: float | None = None
+    def __init__(self, task: Any, stop: Path) -> None:
+        self.task, self.stop = task, stop
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs, 1 where its machine was lost."""
@@ -50,8 +51,6 @@ class RayJob:
 
         done, _ = ray.wait([self.task], timeout=0)
         if not done:
-            if self._cancelled is not None and time.monotonic() - self._cancelled > AGAIN:
-                self._cancel()
             return None
         try:
             return int(ray.get(self.task))
@@ -61,13 +60,10 @@ class RayJob:
             return 1
 
     def send_signal(self, number: int) -> None:
-        """Cancel the task, which stops the fit with a checkpoint."""
-        self._cancel()
-
-    def _cancel(self) -> None:
+        """Stop the fit with a checkpoint, or a task that has not begun."""
         import ray
 
-        self._cancelled = time.monotonic()
+        self.stop.touch()
         with suppress(ValueError):
             ray.cancel(self.task)
 
@@ -96,6 +92,9 @@ def connected() -> tuple[int, Callable[[Cell], RayJob]]:
 
     def start(cell: Cell) -> RayJob:
         wanted = {"num_cpus": cell.devices, "num_gpus": cell.devices if cell.gpus else 0}
-        return RayJob(task.options(name=cell.name, **wanted).remote(cell, folder))
+        stop = cell.beside(STOP)
+        stop.parent.mkdir(parents=True, exist_ok=True)
+        stop.unlink(missing_ok=True)
+        return RayJob(task.options(name=cell.name, **wanted).remote(cell, folder), stop)
 
     return max(1, int(ray.cluster_resources().get("CPU", 1))), start
