@@ -63,7 +63,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     first, second = json.loads(path.read_text())["rows"]
     assert first["problem"] == second["problem"] == "linear-quadratic, 1 actions"
     assert 0.0 < first["share"] <= 1.0
-    assert first["scorings"] == 3 * 8 + 1
+    assert first["scorings"] == 3 * 16 + 1
     assert f"{first['share']:.2f} ({first['scorings']})" in capsys.readouterr().out
 
 
