@@ -22,9 +22,9 @@ DRAWS = 12
 DECISIONS = 12
 HORIZONS = (2, 3, 4, 5, 6, 8, 12)
 PLANNERS = ("grad_mpc", "cem_gd", "mppi", "icem", "cem", "random_shooting")
-SINGLE = {"candidates": 1, "init_std": 1e-3, "step_size": 0.1, "decay": 0.1}
+SINGLE = {"candidates": 1, "init_std": 1e-3, "step_size": 0.1}
 """One candidate from almost zero actions: where the gradient leads."""
-SPREAD = {"candidates": 32, "init_std": 1.0, "colour": 2.0, "decay": 0.1, "execute": "best"}
+SPREAD = {"candidates": 32, "init_std": 1.0, "colour": 2.0, "execute": "best"}
 """Many smooth candidates far apart."""
 
 
