@@ -66,6 +66,8 @@ class BenchOptions:
 
     run: str | None = None
     """Run directory: its model for planners; null: a fresh model of the quickstart's size."""
+    runs: list[str] = field(default_factory=list)
+    """Of gradient: several run directories beside each other, comma separated."""
     json: str | None = None
     """File to write; null: bench.json, for planner RUN/bench/planners.json."""
     repeats: Annotated[Count, Field(description="one or more repetitions", examples=[10])] | None = None
@@ -244,23 +246,30 @@ def _drawn(options: BenchOptions, played: list[Played], path: Path) -> tuple[Pat
 
 
 def _gradient(options: BenchOptions) -> None:
-    """The table of both gradients by horizon, and its JSON."""
-    if options.run is None:
+    """The table of both gradients by horizon, its JSON, CSV and picture."""
+    runs = options.runs if options.run is None else [options.run, *options.runs]
+    if not runs:
         raise UserError("run is missing: gradients are those of a trained model; type run=runs/quickstart-s0")
     if not options.planners:
         raise UserError("planners is empty; expected one that plays; type planners=grad_mpc")
+    from lightning_wm.benchmarks import gradient_views as views
     from lightning_wm.benchmarks import gradients, report
     from lightning_wm.console.meter import Meter
     from lightning_wm.runs.loading import load_run
 
-    loaded = load_run(options.run, "last", options.plugins, options.trust)
+    all_loaded = [load_run(run, "last", options.plugins, options.trust) for run in runs]
+    measured: list[dict[str, Any]] = []
     with Meter() as meter:
-        found = gradients.compare(loaded, options.planners[0], options.episodes, options.seed, meter)
-    measured = gradients.rows(found)
-    report.show(gradients.table(measured))
-    path = Path(options.json) if options.json else loaded.run.path / "bench" / "gradients.json"
-    report.save(path, measured, {"run": options.run, "planner": options.planners[0], "seed": options.seed})
-    print(path)
+        for run, loaded in zip(runs, all_loaded, strict=True):
+            found = gradients.compare(loaded, options.planners[0], options.episodes, options.seed, meter)
+            measured += [{"run": views.name(run), **row} for row in views.rows(found)]
+    report.show(views.table(measured))
+    path = Path(options.json) if options.json else all_loaded[0].run.path / "bench" / "gradients.json"
+    report.save(path, measured, {"runs": runs, "planner": options.planners[0], "seed": options.seed})
+    views.write_rows(measured, path.with_suffix(".csv"))
+    views.draw(measured, path.with_suffix(".png"))
+    for file in (path, path.with_suffix(".csv"), path.with_suffix(".png")):
+        print(file)
 
 
 def _optimum(options: BenchOptions) -> None:

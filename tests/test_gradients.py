@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from lightning_wm.bench import main as bench
-from lightning_wm.benchmarks.gradients import Branch, Compared, rows
+from lightning_wm.benchmarks.gradient_views import draw, name, rows, table, write_rows
+from lightning_wm.benchmarks.gradients import Branch, Compared
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.envs.simulator import build
 from lightning_wm.errors import UserError
@@ -75,6 +77,23 @@ def test_rows_are_means_over_decisions() -> None:
     assert row["correlation"] == pytest.approx(1.0)
 
 
+def test_seeds_of_an_arm_are_one_line(tmp_path: Path) -> None:
+    found = [Compared(1, 0.5, 2.0, 1.0, 2.0), Compared(6, float("nan"), 1.0, 1.0, 2.0)]
+    runs = [f"out/kl_{arm}/seed{seed}" for arm in (1, 3) for seed in (0, 1)]
+    measured = [{"run": name(run), **row} for run in runs for row in rows(found)]
+    assert measured[1]["run"] == "kl_1/seed0"
+    assert name("runs/mine/") == "mine"
+    assert table(measured).columns[0].header == "run"
+    write_rows(measured, tmp_path / "rows.csv")
+    written = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert [(row["run"], row["horizon"], row["cosine"]) for row in written[:2]] == [
+        ("kl_1/seed0", "1", "0.5000"),
+        ("kl_1/seed0", "6", ""),  # no gradient on one of the sides
+    ]
+    draw(measured, tmp_path / "rows.png")
+    assert (tmp_path / "rows.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_a_simulator_that_cannot_go_back_is_refused() -> None:
     with pytest.raises(UserError, match=r"cannot be put back.*state\(\) and restore\(state\)"):
         Branch(object(), TaskConfig("gym/X-v0"))  # type: ignore[arg-type]
@@ -87,6 +106,9 @@ def test_the_table_of_a_model_that_ships(tmp_path: Path, capsys: pytest.CaptureF
     measured = json.loads(path.read_text())["rows"]
     assert [row["horizon"] for row in measured] == [1, 2, 3]
     assert all(row["decisions"] == 8 and -1 <= row["cosine"] <= 1 for row in measured)
+    assert {row["run"] for row in measured} == {"zoo:cartpole_swingup"}
+    assert path.with_suffix(".png").is_file()
+    assert path.with_suffix(".csv").is_file()
     assert measured[-1]["correlation"] > 0.9  # three steps ahead this model knows what it earns
     assert "uphill" in capsys.readouterr().out
     assert bench(["gradient"]) == 2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lightning_wm.study import benches
+from lightning_wm.study import benches, grid
 from lightning_wm.study.__main__ import main
 from lightning_wm.study.grid import sized, study_file
 
@@ -60,13 +61,42 @@ def test_every_shipped_one_is_lines_of_bench(name: str, size: str, tmp_path: Pat
                 assert len(points) == len(options.sweep.values) > 1
 
 
+def test_lines_beside_arms_are_played_on_their_runs(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = "grad_mpc:iterations=1:candidates=2:horizon=2"
+    text = f"""\
+arms: {{one: {{recipe: quickstart}}}}
+seeds: [0, 1]
+bench: {{gradient: gradient planners={few} episodes=1}}
+"""
+    out = tmp_path / "out"
+    given = [written(tmp_path, text), f"out={out}"]
+    tree = grid.sized(tmp_path / "benches.yaml", "full")
+    cells = grid.cells(grid.read_study(tmp_path / "benches.yaml", "full"), out)
+    (line,) = benches.benches(tree, tmp_path / "benches.yaml", out, [cell.run for cell in cells])
+    assert line.words[-1] == f"runs={out}/one/seed0,{out}/one/seed1"
+    assert main(["status", *given]) == 0
+    assert "gradient: to do" in capsys.readouterr().out
+
+    for cell in cells:  # as if each had been trained to its end here
+        shutil.copytree(trained, cell.run)
+    assert benches.run([line]) == 0
+    measured = json.loads(line.file.read_text())["rows"]
+    assert [row["run"] for row in measured] == ["one/seed0"] * 2 + ["one/seed1"] * 2
+    assert line.file.with_suffix(".png").is_file()
+    (third,) = benches.benches(tree, tmp_path / "benches.yaml", out, [cell.run for cell in cells[:1]])
+    assert line.finished
+    assert not third.finished
+
+
 @pytest.mark.parametrize(
     ("text", "more", "said"),
     [
         ("bench: 3", [], "expected names"),
         ("bench: {a: 3}", [], "bench.a=3"),
         ("bench: {a/b: all}", [], "bench.a/b=all"),
-        ("bench: {a: all}\nseeds: [0]", [], "seeds: a study with bench trains nothing"),
+        ("bench: {a: all}\nseeds: [0]", [], "seeds: a study with bench and without arms trains nothing"),
         ("bench: {a: all}", ["jobs=2"], "jobs=2: this study trains nothing"),
         ("bench: {a: all}", ["until=18:30"], "until=18:30: this study trains nothing"),
     ],

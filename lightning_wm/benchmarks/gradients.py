@@ -10,7 +10,7 @@ Their cosine says what a step of gradient ascent is worth in the world that it i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 from torch import Tensor
 
 from lightning_wm import rng
@@ -32,7 +31,6 @@ from lightning_wm.errors import UserError
 from lightning_wm.inspection.decision import Decision, decisions
 from lightning_wm.planning.objective import score
 from lightning_wm.registry import build
-from lightning_wm.runs.evaluation_file import student
 from lightning_wm.runs.loading import LoadedRun
 
 HORIZONS = (1, 2, 3, 6, 12, 24)
@@ -162,48 +160,3 @@ def _imagined(decision: Decision, actions: Tensor) -> tuple[float, NDArray[np.fl
         value = score(problem, decision.search.state, leaf).sum()
         (gradient,) = torch.autograd.grad(value, leaf)
     return float(value.detach()), gradient[0].double().cpu().numpy()
-
-
-def rows(found: Sequence[Compared]) -> list[dict[str, Any]]:
-    """A row a horizon: means over decisions, with Student's 95 % interval of the cosine."""
-    measured = []
-    for horizon in sorted({each.horizon for each in found}):
-        own = [each for each in found if each.horizon == horizon]
-        cosines = [each.cosine for each in own if np.isfinite(each.cosine)]
-        ratios = [each.ratio for each in own if np.isfinite(each.ratio)]
-        predicted, real = [each.predicted for each in own], [each.real for each in own]
-        varied = len(own) > 1 and np.std(predicted) > 0 and np.std(real) > 0
-        measured.append({
-            "horizon": horizon,
-            "decisions": len(own),
-            "cosine": float(np.mean(cosines)) if cosines else None,
-            "interval95": student(cosines) if cosines else None,
-            "uphill": float(np.mean(np.array(cosines) > 0)) if cosines else None,
-            "length_ratio": float(np.median(ratios)) if ratios else None,
-            "correlation": float(np.corrcoef(predicted, real)[0, 1]) if varied else None,
-        })  # fmt: skip
-    return measured
-
-
-def table(measured: Sequence[Mapping[str, Any]]) -> Table:
-    """One line a horizon."""
-    view = Table(title="the model's gradient of the return beside the simulator's")
-    view.caption = (
-        "uphill: share of decisions where a small step along the model's gradient raises the real return; length: the "
-        "model's over the real one, median; correlation of predicted and real return over decisions"
-    )
-    for column in ("horizon", "decisions", "cosine", "95 % interval", "uphill", "length", "correlation"):
-        view.add_column(column, justify="right")
-    for row in measured:
-        interval = row["interval95"]
-        view.add_row(
-            str(row["horizon"]),
-            str(row["decisions"]),
-            *(_shown(row["cosine"]), "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"),
-            *(_shown(row[name]) for name in ("uphill", "length_ratio", "correlation")),
-        )
-    return view
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -36,20 +36,22 @@ def main(arguments: list[str]) -> int:
 
     path = grid.study_file(options.study)
     out = Path(options.out or f"runs/study/{path.stem}").expanduser()
-    if "bench" in (tree := grid.sized(path, options.size)):
-        lines = benches.benches(tree, path, out)
+    tree = grid.sized(path, options.size)
+    trains = "arms" in tree or "bench" not in tree
+    if not trains:
         benches.refuse_launch(options)
-        if status:
-            benches.status(lines)
-            return 0
-        return benches.run(lines)
-    cells = grid.cells(grid.read_study(path, options.size), out)
+    cells = grid.cells(grid.read_study(path, options.size), out) if trains else []
+    lines = benches.benches(tree, path, out, [cell.run for cell in cells]) if "bench" in tree else []
     if status:
         for cell in cells:
             print(progress.line(cell, progress.state(cell), progress.rows_of(cell)))
-        print(progress.overview(cells, options.jobs or 2))
+        if cells:
+            print(progress.overview(cells, options.jobs or 2))
+        benches.status(lines)
         return 0
-    return options.run(cells, out, out / "lock")
+    code = options.run(cells, out, out / "lock") if cells else 0
+    # Of SLURM, or after until=, not all have ended: the same command goes on.
+    return benches.run(lines) if code == 0 and all(map(progress.finished, cells)) else code
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Studies that train nothing: lines of `bench` on trained models, one after the other."""
+"""A study's lines of `bench`, on models that are there or on the runs of its arms, one after the other."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,30 @@ class Bench:
         return self.out / f"{self.name}.json"
 
     @property
-    def finished(self) -> Path:
-        """The mark of one that came to its end."""
+    def mark(self) -> Path:
+        """What is there once it came to its end: the line that was played."""
         return self.out / f"{self.name}.finished"
 
+    @property
+    def finished(self) -> bool:
+        """Whether this very line came to its end; with other runs or settings it is another."""
+        return self.mark.is_file() and self.mark.read_text("utf-8") == shlex.join(self.words)
 
-def benches(tree: dict[str, Any], path: Path, out: Path) -> list[Bench]:
+
+def benches(tree: dict[str, Any], path: Path, out: Path, runs: Sequence[Path] = ()) -> list[Bench]:
     """Those of a study's tree, each a name and a line as it is typed after `bench`.
+
+    Args:
+        tree: of the study.
+        path: its file.
+        out: its folder.
+        runs: of its arms; every line is told them as `runs=`.
 
     Raises:
         ConfigError: something else stands there, or beside it.
     """
-    lines, others = tree["bench"], sorted(set(tree) - {"bench"})
-    faults = [f"{other}: a study with bench trains nothing; take it out" for other in others]
+    lines, others = tree["bench"], [] if runs else sorted(set(tree) - {"bench"})
+    faults = [f"{other}: a study with bench and without arms trains nothing; take it out" for other in others]
     if not isinstance(lines, dict) or not lines:
         raise ConfigError([*faults, f"bench={lines}: expected names, with a line of bench each (in {path})"])
     for name, line in lines.items():
@@ -47,7 +59,8 @@ def benches(tree: dict[str, Any], path: Path, out: Path) -> list[Bench]:
             faults.append(f"bench.{name}={line}: expected a plain name and text, as planner run=zoo:cartpole_swingup")
     if faults:
         raise ConfigError([f"{fault} (in {path})" for fault in faults])
-    return [Bench(name, tuple(shlex.split(line)), out) for name, line in lines.items()]
+    told = [f"runs={','.join(map(str, runs))}"] if runs else []
+    return [Bench(name, (*shlex.split(line), *told), out) for name, line in lines.items()]
 
 
 def refuse_launch(launch: Launch) -> None:
@@ -71,13 +84,13 @@ def run(made: list[Bench]) -> int:
 
     failed = []
     for bench in made:
-        if bench.finished.exists():
+        if bench.finished:
             print(f"{bench.name}: finished, {bench.file}")
             continue
         print(f"{bench.name}: bench {shlex.join(bench.words)}", flush=True)
         bench.out.mkdir(parents=True, exist_ok=True)
         if main([*bench.words, f"json={bench.file}"]) == 0:
-            bench.finished.touch()
+            bench.mark.write_text(shlex.join(bench.words), "utf-8")
         else:
             failed.append(bench.name)
     if failed:
@@ -88,4 +101,4 @@ def run(made: list[Bench]) -> int:
 def status(made: list[Bench]) -> None:
     """One line each."""
     for bench in made:
-        print(f"{bench.name}: {'finished' if bench.finished.exists() else 'to do'}, {bench.file}")
+        print(f"{bench.name}: {'finished' if bench.finished else 'to do'}, {bench.file}")

@@ -96,13 +96,13 @@ def sized(path: Path, size: str) -> dict[str, Any]:
 
 
 def read_study(path: Path, size: str) -> Study:
-    """A study of one size.
+    """The arms of a study of one size.
 
     Raises:
         ConfigError: keys or values that a study has not.
     """
     try:
-        study = Study(**sized(path, size))
+        study = Study(**{name: value for name, value in sized(path, size).items() if name != "bench"})
         for name, arm in study.arms.items():
             if not isinstance(arm, dict) or "/" in name or name.startswith("."):
                 raise ConfigError([f"arms.{name}={arm}: expected a plain name, with recipe and overrides below it"])
