@@ -47,6 +47,14 @@ def written(folder: Path, text: str) -> str:
         ("arms: {a: {recipe: quickstart, seed: 1}}\nseeds: [0]\n", "seed"),
         ("arms: {a: {recipe: quickstart, overrides: [planner.candidats=3]}}\nseeds: [0]\n", "planner.candidates"),
         ("arms: {a: {recipe: quickstart}}\nseeds: [0, 0]\n", "there twice"),
+        ("arms: {a: {seed: 1}}\nseeds: [0]\n", "seed"),
+        ("arms: {a: {overrides: [smoke=true]}}\nseeds: [0]\n", "expected one of them"),
+        ("arms: {a: {recipes: [dens]}}\nrecipes: {dense: [quickstart]}\nseeds: [0]\n", "no such list in recipes"),
+        (
+            "arms: {a: {recipes: [all]}, quickstart_a: {recipe: quickstart}}\n"
+            "recipes: {all: [quickstart]}\nseeds: [0]\n",
+            "the name of another arm",
+        ),
     ],
 )
 def test_faults_of_a_file_end_it_before_anything_starts(text, said, tmp_path, capsys):
@@ -87,6 +95,19 @@ def test_a_stopped_study_goes_on_and_a_finished_one_starts_nothing(tmp_path, cap
     assert main(["status", *given]) == 0
     assert "plain/seed0" in (line := capsys.readouterr().out)
     assert "finished" in line
+
+
+def test_an_arm_of_several_recipes_is_one_for_each(tmp_path):
+    text = """\
+recipes: {dense: [state/walker_walk, state/cheetah_run], sparse: [sparse/hopper_hop]}
+arms: {sac: {recipes: [dense, sparse], overrides: [agent=sac]}, other: {recipe: quickstart}}
+seeds: [3]
+"""
+    study = read_study(Path(written(tmp_path, text).removeprefix("study=")), "full")
+    made = {cell.arm: cell.arguments for cell in cells(study, tmp_path / "out")}
+    assert list(made) == ["walker_walk_sac", "cheetah_run_sac", "hopper_hop_sac", "other"]
+    run = tmp_path / "out/hopper_hop_sac/seed3"
+    assert made["hopper_hop_sac"] == ("recipe=sparse/hopper_hop", "agent=sac", "seed=3", f"run={run}")
 
 
 @pytest.mark.parametrize("size", ["small", "full"])

@@ -20,12 +20,21 @@ from lightning_wm.runs.identity import differences
 
 @settings("arms")
 class Arm:
-    """One line of a comparison."""
+    """One line of a comparison, or one for each of several recipes."""
 
-    recipe: str
+    recipe: str | None = None
     """As `fit recipe=`."""
+    recipes: list[str] = field(default_factory=list)
+    """In its place, lists of the study's `recipes`: an arm for each recipe in them, named TASK_ARM."""
     overrides: list[str] = field(default_factory=list)
     """`key=value`, laid over the study's own."""
+
+    def __post_init__(self) -> None:
+        if (self.recipe is None) == (not self.recipes):
+            raise ValueError(
+                f"recipe={self.recipe}, recipes={self.recipes}: expected one of them; "
+                "type recipe: state/walker_walk, or recipes: [dense] with recipes: {dense: [state/walker_walk]} above"
+            )
 
 
 @settings("")
@@ -37,6 +46,33 @@ class Study:
     seeds: Annotated[list[Seed], Field(min_length=1)]
     overrides: list[str] = field(default_factory=list)
     """`key=value` for every arm."""
+    recipes: dict[str, list[str]] = field(default_factory=dict)
+    """Lists of recipes, by name."""
+
+    def single(self) -> dict[str, Arm]:
+        """Its arms, each of one recipe.
+
+        Raises:
+            ConfigError: no such list of recipes, or two arms of one name.
+        """
+        named: dict[str, Arm] = {}
+        for name, plain in self.arms.items():
+            arm = Arm(**laid(plain))
+            for recipe in self._recipes(name, arm):
+                own = name if arm.recipe else f"{recipe.rpartition('/')[2]}_{name}"
+                if own in named:
+                    raise ConfigError([f"arms.{name}: {own} is the name of another arm too; rename one of them"])
+                named[own] = Arm(recipe, overrides=arm.overrides)
+        return named
+
+    def _recipes(self, name: str, arm: Arm) -> list[str]:
+        if arm.recipe is not None:
+            return [arm.recipe]
+        unknown = [given for given in arm.recipes if given not in self.recipes]
+        if unknown:
+            known = ", ".join(self.recipes) or "none"
+            raise ConfigError([f"arms.{name}.recipes={unknown[0]}: no such list in recipes; there is {known}"])
+        return [recipe for given in arm.recipes for recipe in self.recipes[given]]
 
 
 @dataclass(frozen=True)
@@ -122,8 +158,7 @@ def cells(study: Study, out: Path) -> list[Cell]:
         ConfigError: the faults of all arms, each with its arm.
     """
     made, faults = [], []
-    for name, plain in study.arms.items():
-        arm = Arm(**laid(plain))
+    for name, arm in study.single().items():
         typed = dict(token.partition("=")[::2] for token in (*study.overrides, *arm.overrides))
         tokens = (f"recipe={arm.recipe}", *(f"{key}={text}" for key, text in typed.items()))
         try:
