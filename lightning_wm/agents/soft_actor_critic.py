@@ -45,7 +45,9 @@ class SACConfig(AgentConfig):
     layers: Count = 2
     """Hidden layers of actor and critics."""
     norm: bool = False
-    """LayerNorm after each hidden layer."""
+    """LayerNorm after each hidden layer of the critics."""
+    actor_norm: bool = False
+    """LayerNorm after each hidden layer of the actor."""
     steps: Count = 1
     """n of the n-step returns, in agent steps."""
     discount: Factor = 0.99
@@ -197,9 +199,9 @@ class SoftActorCritic(BaseAgent):
         return squashed
 
 
-def _network(config: SACConfig, inputs: int, outputs: int) -> MLP:
-    norm = {"norm_class": nn.LayerNorm, "norm_kwargs": {"normalized_shape": config.units}} if config.norm else {}
-    return MLP(inputs, outputs, depth=config.layers, num_cells=config.units, activation_class=nn.ReLU, **norm)
+def _network(config: SACConfig, inputs: int, outputs: int, norm: bool) -> MLP:
+    norms = {"norm_class": nn.LayerNorm, "norm_kwargs": {"normalized_shape": config.units}} if norm else {}
+    return MLP(inputs, outputs, depth=config.layers, num_cells=config.units, activation_class=nn.ReLU, **norms)
 
 
 def policy_network(
@@ -215,11 +217,11 @@ def policy_network(
         first: what comes before the hidden layers.
     """
     before = [] if first is None else [first]
-    network = nn.Sequential(*before, _network(config, inputs, 2 * action), NormalParamExtractor())
+    network = nn.Sequential(*before, _network(config, inputs, 2 * action, config.actor_norm), NormalParamExtractor())
     module = TensorDictModule(network, in_keys=[entry], out_keys=["loc", "scale"])
     return ProbabilisticActor(module, in_keys=["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True)
 
 
 def critic_network(config: SACConfig, inputs: int, entry: str = "observation") -> ValueOperator:
     """From numbers, actions among them, to a value; the loss makes two of it."""
-    return ValueOperator(_network(config, inputs, 1), in_keys=[entry, "action"])
+    return ValueOperator(_network(config, inputs, 1, config.norm), in_keys=[entry, "action"])
