@@ -215,11 +215,22 @@ def test_a_window_is_shifted_as_one() -> None:
     targets = model.targets(batch.flatten())
     moved = model._moved(batch, targets, rng.generator(0, "model"))["pixels"].unflatten(0, (4, 2))
     assert torch.equal(moved[:, 0], moved[:, 1])
-    expected = random_shift(batch["pixels"].flatten(1, 2), 3, rng.generator(0, "model"))
-    torch.testing.assert_close(moved[:, 0], model.moving(expected[:, :3]))  # type: ignore[misc]
+    frames = targets["pixels"].unflatten(0, (4, 2))[:, 0].permute(0, 3, 1, 2)
+    expected = random_shift(frames, 2, rng.generator(0, "model"))  # 3 pixels are two squares
+    torch.testing.assert_close(moved[:, 0].permute(0, 3, 1, 2), expected)
     assert not torch.equal(moved.flatten(0, 1), targets["pixels"])
     with torch.no_grad():  # acting and validating see what there is
         assert model._moved(batch, targets, rng.generator(0, "model")) is targets
+
+
+def test_scenery_stays_nothing_where_pictures_are_shifted() -> None:
+    """Its edges are no deviations, wherever the picture is moved to."""
+    model, batch = sees(shift=4), experience(IMAGE, 4, 2)
+    batch["pixels"][:] = batch["pixels"][:1, :1]  # all the same, full of edges
+    assert model.moving is not None
+    model.moving.learn(batch["pixels"])
+    moved = model._moved(batch, model.targets(batch.flatten()), rng.generator(0, "model"))["pixels"]
+    assert moved.abs().max().item() == pytest.approx(0.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

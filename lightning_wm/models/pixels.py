@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_wm.config.fields import Count, Natural, Weight, settings
 from lightning_wm.errors import UserError
+from lightning_wm.models.augmentation import random_shift
 from lightning_wm.models.normaliser import Normaliser
 
 SQUARE = 2
@@ -47,8 +48,8 @@ class PixelConfig:
     every: Count = 1
     """Every how manieth picture of a batch is rebuilt from `patches`: neighbours in time teach much the same."""
     shift: Natural = 0
-    """Pixels that pictures are moved by at most before they are encoded, the same for a whole window; what is rebuilt
-    is where it was."""
+    """Pixels that pictures are moved by at most before they are encoded, the same for a whole window, of `patches` in
+    whole squares of two; what is rebuilt is where it was."""
 
 
 def averaged_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -102,6 +103,18 @@ class MovingPixels(Normaliser):
         """Bytes `[M, C, X, Y]` to deviations `[M, x, y, C]`."""
         deviations: Tensor = self.averaged(pixels).flatten(1).sub_(self.mean).div_(self.std).unflatten(1, self.shape)
         return deviations
+
+    @staticmethod
+    def shifted(deviations: Tensor, windows: int, most: int, generator: torch.Generator | None = None) -> Tensor:
+        """Deviations `[B*T, x, y, C]` of B windows, each moved as one by up to `most` pixels, in whole squares.
+
+        What never moves is 0 and stays it: pictures that were moved before they are measured would be held against
+        the mean of other places, and every edge of the scenery would count as the largest of deviations.
+        """
+        frames = deviations.unflatten(0, (windows, -1)).permute(0, 1, 4, 2, 3)  # B, T, C, x, y
+        moved = random_shift(frames.flatten(1, 2), -(-most // SQUARE), generator).unflatten(1, frames.shape[1:3])
+        back: Tensor = moved.permute(0, 1, 3, 4, 2).flatten(0, 1)
+        return back.contiguous()
 
     def restored(self, deviations: Tensor) -> Tensor:
         """Deviations `[M, x, y, C]` to pictures `[M, C, X, Y]` in [0, 1]."""

@@ -310,6 +310,8 @@ class RSSM(nn.Module):
         most = self.config.pixels.shift if self.spaces.pixels is not None and torch.is_grad_enabled() else 0
         if not most or generator is None:
             return targets
+        if self.moving is not None:
+            return {**targets, "pixels": self.moving.shifted(targets["pixels"], len(batch), most, generator)}
         pictures = batch["pixels"]  # B, T, 3, X, Y
         shifted = random_shift(pictures.flatten(1, 2), most, generator).unflatten(1, pictures.shape[1:3])
         return {**targets, **self.targets(batch.replace({"pixels": shifted}).flatten(), generator)}
