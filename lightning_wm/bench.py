@@ -107,6 +107,8 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     what, rest = _word(arguments)
     options = configuration.options(rest, BenchOptions)
+    if options.runs and what != "gradient":
+        raise UserError(f"runs={','.join(options.runs)}: {what} knows one run; type run={options.runs[0]}")
     from lightning_wm.benchmarks.timing import one_thread
     from lightning_wm.training.launch import quiet
 

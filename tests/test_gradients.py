@@ -113,3 +113,5 @@ def test_the_table_of_a_model_that_ships(tmp_path: Path, capsys: pytest.CaptureF
     assert "uphill" in capsys.readouterr().out
     assert bench(["gradient"]) == 2
     assert "type run=" in capsys.readouterr().err
+    assert bench(["planner", "runs=a,b"]) == 2
+    assert "planner knows one run; type run=a" in capsys.readouterr().err

@@ -97,6 +97,11 @@ bench: {{gradient: gradient planners={few} episodes=1}}
         ("bench: {a: 3}", [], "bench.a=3"),
         ("bench: {a/b: all}", [], "bench.a/b=all"),
         ("bench: {a: all}\nseeds: [0]", [], "seeds: a study with bench and without arms trains nothing"),
+        (
+            "arms: {b: {recipe: quickstart}}\nseeds: [0]\nbench: {a: planner}",
+            [],
+            "bench.a=planner: beside arms expected a line that compares runs",
+        ),
         ("bench: {a: all}", ["jobs=2"], "jobs=2: this study trains nothing"),
         ("bench: {a: all}", ["until=18:30"], "until=18:30: this study trains nothing"),
     ],

@@ -57,6 +57,8 @@ def benches(tree: dict[str, Any], path: Path, out: Path, runs: Sequence[Path] = 
     for name, line in lines.items():
         if not isinstance(line, str) or not line.strip() or "/" in name or name.startswith("."):
             faults.append(f"bench.{name}={line}: expected a plain name and text, as planner run=zoo:cartpole_swingup")
+        elif runs and line.split()[0] != "gradient":
+            faults.append(f"bench.{name}={line}: beside arms expected a line that compares runs: gradient episodes=4")
     if faults:
         raise ConfigError([f"{fault} (in {path})" for fault in faults])
     told = [f"runs={','.join(map(str, runs))}"] if runs else []
