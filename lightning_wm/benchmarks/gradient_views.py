@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ import numpy as np
 from rich.table import Table
 
 from lightning_wm.benchmarks.gradients import Compared
-from lightning_wm.runs.disk import write_atomically
+from lightning_wm.benchmarks.picture import finish
+from lightning_wm.benchmarks.report import save_csv
 from lightning_wm.runs.evaluation_file import student
 
 
@@ -74,20 +73,15 @@ def name(run: str) -> str:
 
 def write_rows(measured: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A CSV file, a row for each run and horizon."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = [column for column in measured[0] if column != "interval95"]
-    writer.writerow([*columns, "low95", "high95"])
-    for row in measured:
-        own = [row[column] for column in columns] + list(row["interval95"] or (None, None))
-        writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in own])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    rows = [[row[column] for column in columns] + list(row["interval95"] or (None, None)) for row in measured]
+    shown = [[f"{value:.4f}" if isinstance(value, float) else value for value in row] for row in rows]
+    save_csv(path, [*columns, "low95", "high95"], shown)
 
 
 def draw(measured: Sequence[Mapping[str, Any]], picture: Path) -> None:
     """The cosine over the horizon: one line a run, or an arm with the mean of its seeds; each seed is a dot."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     horizons = sorted({row["horizon"] for row in measured})
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -104,11 +98,7 @@ def draw(measured: Sequence[Mapping[str, Any]], picture: Path) -> None:
     )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xticks(horizons)
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
-    write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))
+    finish(figure, axis, picture)
 
 
 def _arm(row: Mapping[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_wm.benchmarks.picture import finish
+from lightning_wm.benchmarks.report import save_csv
 from lightning_wm.benchmarks.returns import Played
-from lightning_wm.runs.disk import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,16 +21,14 @@ COLUMNS = (
 
 def write_rows(played: Sequence[Played], path: Path) -> None:
     """A CSV file of what the picture shows, a row a point; empty cells where a planner has no such number."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[list[object]] = []
     for games in played:
         e = games.evaluation
         sizes = [e.settings.get(name) for name in ("candidates", "iterations")]
         numbers = [games.busy_ms, e.model_steps, e.mean, *e.interval95]
         shown = [None if number is None else f"{number:.1f}" for number in numbers]
-        writer.writerow([games.label, games.budget_ms, games.value, *sizes, *shown, len(e.returns), e.seed])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        rows.append([games.label, games.budget_ms, games.value, *sizes, *shown, len(e.returns), e.seed])
+    save_csv(path, COLUMNS, rows)
 
 
 def draw(played: Sequence[Played], picture: Path) -> None:
@@ -67,7 +64,6 @@ def draw_over(
         more: draws what else there is, and sets the scale.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -80,11 +76,7 @@ def draw_over(
     more(axis)
     first = played[0].evaluation
     axis.set(xlabel=name, ylabel="return", title=f"{first.task}, {len(first.returns)} episodes, 95 % intervals")
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 30 rather than 3 x 10^1
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
-    write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))
+    finish(figure, axis, picture)
 
 
 def milliseconds(games: Played) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from rich.table import Table
 
 from lightning_wm.console.info import processor
 from lightning_wm.runs.directory import environment
-from lightning_wm.runs.files import write_json
+from lightning_wm.runs.files import write_json, write_text
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -49,3 +51,12 @@ def save(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
     }
     content = {"machine": machine, "versions": surroundings["versions"], "revision": surroundings["revision"]}
     write_json(path, {**content, **about, "rows": list(rows)})
+
+
+def save_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
