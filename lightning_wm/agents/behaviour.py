@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.modules import PercentileValueNorm
 
 from lightning_wm.agents.imagination import Dream, DreamModel, dream, lambda_returns, survival
+from lightning_wm.agents.replayed import replayed_returns
 from lightning_wm.models.behaviour import Critics, PolicyHead
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.freezing import frozen
@@ -75,6 +77,22 @@ class Behaviour:
             "imagined/value": value.mean(),
         }
 
+    def replayed_loss(self, features: Tensor, batch: TensorDictBase) -> Tensor:
+        """Nats of the critics on what replay's windows `[B, T]` earned; `features` `[B, T, F]`, detached."""
+        c = self.config
+        with torch.no_grad():
+            value = widen(self._bootstrap(features.flatten(0, 1)).mean(0)).unflatten(0, features.shape[:2])
+        ends = batch["is_init"][:, 1:].squeeze(-1)
+        reward, terminated = batch["reward"].squeeze(-1), batch["terminated"].squeeze(-1)
+        returns, real = replayed_returns(reward, ends, terminated, value, c.discount, c.return_lambda)
+        nats = self._critic_nats(features[:, :-1].flatten(0, 1), returns.flatten())
+        return (real.flatten() * nats).sum() / real.sum().clamp_min(1.0)
+
+    @property
+    def _bootstrap(self) -> Critics:
+        """Whose values returns end in."""
+        return self.slow if self.config.critic.bootstrap == "slow" else self.critics
+
     def _critic_nats(self, features: Tensor, returns: Tensor) -> Tensor:
         """The critics' loss `[H*M]`, held near the slow critics where a regulariser is asked for."""
         nats = self.critics.loss(features, returns)
@@ -91,7 +109,7 @@ class Behaviour:
             assert isinstance(model, Disagrees)  # the agent has refused others
             reward = reward + self.bonus * model.disagreement(imagined.states)
         discount = c.discount * model.continues(imagined.states)
-        critics = self.slow if c.critic.bootstrap == "slow" else self.critics
+        critics = self._bootstrap
         value = critics(imagined.features[1:].flatten(0, 1)).mean(0)
         reward, discount, value = (widen(flat).unflatten(0, (horizon, -1)) for flat in (reward, discount, value))
         returns = lambda_returns(reward, discount, value, c.return_lambda)

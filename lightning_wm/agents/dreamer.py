@@ -50,6 +50,8 @@ class DreamerConfig(PlaNetConfig):
     """Divide by the spread of the returns, their 5 to 95 % range (arXiv:2301.04104, Eq. 7), where it is above 1."""
     disagreement_bonus: Weight = 0.0
     """Weight of the ensemble's disagreement in the imagined reward, to explore; needs model.ensemble."""
+    replayed: Weight = 0.0
+    """Weight of the critics' loss on the lambda-returns of replay (arXiv:2301.04104v2 has 0.3); 0 leaves it out."""
     imitation: Weight = 0.0
     """Weight of the policy's negative log-likelihood of the actions in replay; 0 leaves it out."""
 
@@ -134,6 +136,9 @@ class Dreamer(PlaNet):
                 behaviour.slow.follow(behaviour.critics)
         start, alive = self.starts(states, batch, generator)
         measured = self.behaviour.losses(self.model, start, alive, generator)
+        if self.config.replayed:
+            replayed = self.behaviour.replayed_loss(self.unfolded(states, batch), batch)
+            measured["loss/replayed"] = self.config.replayed * replayed
         if self.config.imitation:
             measured["loss/imitation"] = self.config.imitation * self.imitated(states, batch)
         if self.explorer is not None:
@@ -148,10 +153,15 @@ class Dreamer(PlaNet):
         chosen = torch.randperm(len(alive), generator=generator)[:number].to(alive.device)
         return {name: value.detach()[chosen] for name, value in states.items()}, alive[chosen]
 
+    def unfolded(self, states: State, batch: TensorDictBase) -> Tensor:
+        """Features of the posterior states, `[B, T, F]`, detached."""
+        features = self.model.features({name: value.detach() for name, value in states.items()}).detach()
+        unfolded: Tensor = features.unflatten(0, tuple(batch.shape[:2]))
+        return unfolded
+
     def imitated(self, states: State, batch: TensorDictBase) -> Tensor:
         """Negative log-likelihood in nats of the actions that replay holds, given the states they were chosen in."""
-        features = self.model.features({name: value.detach() for name, value in states.items()})
-        mean, std = self.policy.statistics(features.detach().unflatten(0, tuple(batch.shape[:2]))[:, :-1])
+        mean, std = self.policy.statistics(self.unfolded(states, batch)[:, :-1])
         action = self.policy.unbound(batch["action"][:, 1:].to(mean))
         real = 1.0 - batch["is_init"][:, 1:].squeeze(-1).to(mean)
         nats: Tensor = -(self.policy.log_prob(mean, std, action) * real).sum() / real.sum().clamp_min(1.0)
