@@ -67,6 +67,8 @@ class ModelConfig:
     """Learn the probability that the episode goes on; without it, it always does."""
     reconstruction_scale: Weight = 1.0
     """Weight of the observation's negative log-likelihood."""
+    kl_target: Weight = 0.0
+    """Nats a step that `reconstruction_scale` is steered to during the run, from what it says; 0 leaves it there."""
     reward_scale: Weight = 1.0
     """Weight of the reward's negative log-likelihood."""
     continue_scale: Weight = 1.0

@@ -31,6 +31,7 @@ from lightning_wm.models.latents import Gaussian, Latent, Statistics
 from lightning_wm.models.networks import ACTIVATIONS, perceptron
 from lightning_wm.models.normaliser import Normaliser
 from lightning_wm.models.pixels import MovingPixels
+from lightning_wm.models.steering import steered_weight
 from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
@@ -128,6 +129,8 @@ class RSSM(nn.Module):
         self.reward_head = reward_head(c, features)
         self.continue_head = perceptron(c, features, 1, c.head_layers) if c.continue_head else None
         self.ensemble = Ensemble(c.ensemble, c.deter, c.units, 2, s, c.activation) if c.ensemble else None
+        weighed = self.vector_decoder is not None or (self.pixel_decoder is not None and self.moving is None)
+        self.steered = steered_weight(c, weighed) if c.kl_target else None
         self.scaling = Scaling(c.symlog, c.pixel_bits, self.normaliser, self.moving)
         self._measure: Callable[..., dict[str, Tensor]] | None = None
         # Abilities that depend on the settings; see the end of `protocols`.
@@ -226,7 +229,10 @@ class RSSM(nn.Module):
         states = {"deter": _by_sequence(posterior.deter), "stoch": _by_sequence(posterior.stoch)}
         labels = {name: batch[name].flatten(0, 1) for name in ("reward", "terminated", "is_init")}  # B*T, 1
         measure = self._measure if self._measure is not None and torch.is_grad_enabled() else self.losses
-        return states, measure(labels, targets, states, posterior, codes)
+        measured = measure(labels, targets, states, posterior, codes)
+        if self.steered is not None and self.training and torch.is_grad_enabled():
+            self.steered.follow(measured["kl"])
+        return states, measured
 
     def losses(
         self, labels: dict[str, Tensor], targets: dict[str, Tensor], states: State, posterior: Posterior, codes: Tensor
@@ -339,7 +345,10 @@ class RSSM(nn.Module):
             nats = losses.CODES[c.pixels.loss](self.code_reader(features[:, self._reads]), self._code(codes))
             measured["loss/pixels"] = c.pixels.scale * nats
         if decoded := {name: decoder(features) for name, decoder in decoders.items()}:
-            measured["loss/reconstruction"] = c.reconstruction_scale * losses.reconstruction(decoded, targets)
+            weight = c.reconstruction_scale if self.steered is None else self.steered()
+            measured["loss/reconstruction"] = weight * losses.reconstruction(decoded, targets)
+            if self.steered is not None:
+                measured["reconstruction_scale"] = self.steered()
         return measured
 
     def _disagreement(self, state: State) -> Tensor:
