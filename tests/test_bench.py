@@ -19,7 +19,7 @@ KEYS = {"what", "peer", "ratio", "settings"}
 TIMES = {"ours_ms", "peer_ms"}
 EXPECTED = {
     "update": ["update/state", "update/state_b50", "update/pixels"],
-    "behaviour": ["update/behaviour", "update/behaviour_64", "update/behaviour_all"],
+    "behaviour": ["update/behaviour", "update/behaviour_64", "update/behaviour_all", "update/recipe_pixels"],
     "sac": ["update/sac"],
     "replay": ["replay/sample"],
     "trainer": ["trainer/overhead"],

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from lightning_wm import rng
 from lightning_wm.benchmarks.timing import Call, Setting, interleaved, row
@@ -127,20 +128,40 @@ def _state(what: str, setting: Setting, b: int, t: int, usual: int, compiled: bo
 
 
 def _pixels(setting: Setting) -> dict[str, Any]:
-    """An update from pixels beside its FLOPs (counted, forward and backward) at the rate of matrix products."""
+    """An update of PlaNet's model from pixels."""
     sizes: dict[str, Any] = {**TINY} if setting.smoke else {}
     plain: dict[str, Any] = {**PLAIN, "activation": "relu", "pixel_bits": 5, "reward_scale": 10.0}
     b, t = (2, 3) if setting.smoke else (16, 32)
     model = world(RSSMConfig(**plain, **sizes), PIXELS)
+    about = {"batch": b, "length": t, "model": "planet"}
     loss = model_loss(model, experience(PIXELS, b, t))
-    with FlopCounterMode(display=False) as counter:
+    return beside_products("update/pixels", setting, list(model.parameters()), loss, about)
+
+
+class _Counted(TorchDispatchMode):
+    """Counts floating-point operations; torch's own counter cannot stand modules that are called without gradients."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def beside_products(
+    what: str, setting: Setting, parameters: list[nn.Parameter], loss: Callable[[int], Tensor], about: dict[str, Any]
+) -> dict[str, Any]:
+    """An update beside its operations (counted, forward and backward) at the rate of float32 matrix products."""
+    with _Counted() as counted:  # type: ignore[no-untyped-call]
         loss(0).backward()
-    flops = counter.get_total_flops()
-    update = updates(list(model.parameters()), loss)
+    flops = counted.flops
     size = 64 if setting.smoke else 1024
     left, right = torch.randn(size, size), torch.randn(size, size)
+    update = updates(parameters, loss)
     ours, product = interleaved(update, lambda number: left @ right, repeats=setting.count(10))
     rate = 2e3 * size**3 / product
     theirs = 1e3 * flops / rate
-    about = {"batch": b, "length": t, "model": "planet", "gflop": flops / 1e9, "gflop_per_s": flops / ours / 1e6}
-    return row("update/pixels", ours, "float32 matrix products", theirs, {**about, "matmul_gflop_per_s": rate / 1e9})
+    rates = {"gflop": flops / 1e9, "gflop_per_s": flops / ours / 1e6, "matmul_gflop_per_s": rate / 1e9}
+    return row(what, ours, "float32 matrix products", theirs, {**about, **rates})
