@@ -182,22 +182,11 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 def test_it_goes_on_exactly_and_is_served_as_all_others_are(tmp_path: Path) -> None:
     whole, resumed, folder = tmp_path / "whole", tmp_path / "resumed", tmp_path / "model"
-    assert fit([*RUN, "agent.norm=true", "agent.actor_norm=true", "agent.steps=3", f"run={whole}"]) == 0
+    how = [*RUN, "agent.norm=true", "agent.actor_norm=true", "agent.steps=3"]
+    assert fit([*how, f"run={whole}"]) == 0
     end = load([*RUN]).config.env_steps
     for env_steps in (end - 160, end):
-        assert (
-            fit(
-                [
-                    *RUN,
-                    "agent.norm=true",
-                    "agent.actor_norm=true",
-                    "agent.steps=3",
-                    f"run={resumed}",
-                    f"env_steps={env_steps}",
-                ]
-            )
-            == 0
-        )
+        assert fit([*how, f"run={resumed}", f"env_steps={env_steps}"]) == 0
     ours, theirs = weights(resumed), weights(whole)
     assert any("target_qvalue" in name for name in theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

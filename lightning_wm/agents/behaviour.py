@@ -15,6 +15,7 @@ from lightning_wm.agents.replayed import replayed_returns
 from lightning_wm.models.behaviour import Critics, PolicyHead
 from lightning_wm.models.distributions import widen
 from lightning_wm.models.freezing import frozen
+from lightning_wm.models.losses import mean_where
 from lightning_wm.models.over_ranks import gathered
 from lightning_wm.protocols import Disagrees, State
 
@@ -86,7 +87,7 @@ class Behaviour:
         reward, terminated = batch["reward"].squeeze(-1), batch["terminated"].squeeze(-1)
         returns, real = replayed_returns(reward, ends, terminated, value, c.discount, c.return_lambda)
         nats = self._critic_nats(features[:, :-1].flatten(0, 1), returns.flatten())
-        return (real.flatten() * nats).sum() / real.sum().clamp_min(1.0)
+        return mean_where(real.flatten(), nats)
 
     @property
     def _bootstrap(self) -> Critics:

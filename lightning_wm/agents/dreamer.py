@@ -17,6 +17,7 @@ from lightning_wm.agents.planet import PlaNet, PlaNetConfig
 from lightning_wm.config.fields import Count, Factor, Natural, Positive, Weight, settings
 from lightning_wm.errors import UserError
 from lightning_wm.models.behaviour import ActorConfig, CriticConfig, Critics, PolicyHead
+from lightning_wm.models.losses import mean_where
 from lightning_wm.protocols import Disagrees, Features, State, TrainedModel
 from lightning_wm.registry import register
 
@@ -164,8 +165,7 @@ class Dreamer(PlaNet):
         mean, std = self.policy.statistics(self.unfolded(states, batch)[:, :-1])
         action = self.policy.unbound(batch["action"][:, 1:].to(mean))
         real = 1.0 - batch["is_init"][:, 1:].squeeze(-1).to(mean)
-        nats: Tensor = -(self.policy.log_prob(mean, std, action) * real).sum() / real.sum().clamp_min(1.0)
-        return nats
+        return mean_where(real, -self.policy.log_prob(mean, std, action))
 
     # ---- acting
 

@@ -29,6 +29,11 @@ def reconstruction(decoded: Mapping[str, Tensor], targets: Mapping[str, Tensor])
     return total
 
 
+def mean_where(real: Tensor, values: Tensor) -> Tensor:
+    """Mean of `values` where `real`, of the same shape, is 1 and not 0; 0 where it is nowhere."""
+    return (values * real).sum() / real.sum().clamp_min(1.0)
+
+
 def unexplained(decoded: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     """Share of the variance of pictures `[M, ...]` that is not rebuilt, of `variance` in all; 1 for the mean."""
     squares = F.mse_loss(widen(decoded), widen(target), reduction="sum") / target.shape[0]
@@ -78,7 +83,7 @@ def reward(head: TwoHotHead | NormalHead, features: Tensor, rewards: Tensor, is_
     """The head's loss of `[M, F]` and `[M, 1]`; the reward at an episode's first observation belongs to no action."""
     real = 1.0 - is_init.squeeze(-1).to(features.dtype)
     nats = head.loss(features, rewards.squeeze(-1).to(features.dtype))
-    return (nats * real).sum() / real.sum().clamp_min(1.0)
+    return mean_where(real, nats)
 
 
 def continuation(logits: Tensor, terminated: Tensor) -> Tensor:

@@ -345,10 +345,10 @@ class RSSM(nn.Module):
             nats = losses.CODES[c.pixels.loss](self.code_reader(features[:, self._reads]), self._code(codes))
             measured["loss/pixels"] = c.pixels.scale * nats
         if decoded := {name: decoder(features) for name, decoder in decoders.items()}:
-            weight = c.reconstruction_scale if self.steered is None else self.steered()
-            measured["loss/reconstruction"] = weight * losses.reconstruction(decoded, targets)
+            weight: Tensor | float = c.reconstruction_scale
             if self.steered is not None:
-                measured["reconstruction_scale"] = self.steered()
+                measured["reconstruction_scale"] = weight = self.steered()
+            measured["loss/reconstruction"] = weight * losses.reconstruction(decoded, targets)
         return measured
 
     def _disagreement(self, state: State) -> Tensor:
