@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
-    """A window of each image `[M, C, X, Y]`: `[M, C, *size]`.
+    """A window of each image `[M, C, X, Y, ...]`: `[M, C, *size, ...]`.
 
     Args:
         images: of any type.
@@ -36,7 +36,7 @@ def centre_crop(images: Tensor, size: int) -> Tensor:
 
 
 def random_shift(images: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
-    """Images `[M, C, X, Y]` moved by up to `most` pixels each way, their edges repeated (arXiv:2004.13649, 3.1).
+    """Images `[M, C, X, Y, ...]` moved by up to `most` pixels each way, their edges repeated (arXiv:2004.13649, 3.1).
 
     Drawn from the generator, or from torch's global state.
     """
