@@ -14,7 +14,7 @@ import pytest
 
 import lightning_wm
 from lightning_wm import registry
-from lightning_wm.config import compose, from_tree, load, printed, read_tree, recipe_names, to_yaml
+from lightning_wm.config import from_tree, load, printed, read_tree, recipe_names, shipped, to_yaml
 from lightning_wm.errors import ConfigError, UserError
 
 EXAMPLE = Path(__file__).parent / "plugins_example"
@@ -47,7 +47,7 @@ def test_every_shipped_recipe_loads(name: str, smoke: str) -> None:
     assert loaded.recipe == name.replace("/", "-")
 
 
-@pytest.mark.parametrize("token", [f"{group}={one}" for group in compose.GROUPS for one in compose.choices(group)])
+@pytest.mark.parametrize("token", [f"{group}={one}" for group in shipped.GROUPS for one in shipped.choices(group)])
 @pytest.mark.parametrize("smoke", ["false", "true"])
 def test_every_group_file_loads(token: str, smoke: str) -> None:
     loaded = load(["recipe=quickstart", token, f"smoke={smoke}"])
@@ -57,10 +57,10 @@ def test_every_group_file_loads(token: str, smoke: str) -> None:
 def test_recipes_say_what_they_are() -> None:
     names = dict(recipe_names())
     assert {"quickstart", "dense/cheetah_run", "dense/walker_walk"} <= set(names)
-    shared = {f"{path.parent.name}/base" for path in compose.root().glob("*/base.yaml")}
+    shared = {f"{path.parent.name}/base" for path in shipped.root().glob("*/base.yaml")}
     assert {"dense/base", "state/base"} <= shared
     assert not shared & set(names)
-    assert all(compose.find(name) == compose.root() / f"{name}.yaml" for name in shared)
+    assert all(shipped.find(name) == shipped.root() / f"{name}.yaml" for name in shared)
     assert all(len(about) > 20 for about in names.values())
 
 
@@ -218,7 +218,7 @@ def test_recipes_of_an_installed_package_are_inside_it(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code]
         return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
 
-    shutil.copytree(compose.root(), tmp_path / "recipes")
+    shutil.copytree(shipped.root(), tmp_path / "recipes")
     assert "UserError: no recipes in" in installed().stderr
     (tmp_path / "recipes").rename(copy / "recipes")
     assert installed().stdout.strip() == str(recipe_names())

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from lightning_wm.config import load
-from lightning_wm.config.load import Check, dotted
+from lightning_wm.config.check import Check
+from lightning_wm.config.keys import dotted
 from lightning_wm.config.schema import Config
 from lightning_wm.errors import ConfigError, UserError
 

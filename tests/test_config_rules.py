@@ -14,7 +14,7 @@ import pytest
 
 from lightning_wm import bench, evaluate, export, fit, registry
 from lightning_wm.config import compose, from_tree, help_text, load, options
-from lightning_wm.config.load import dotted
+from lightning_wm.config.keys import dotted
 from lightning_wm.config.store import NOT_STORED, parse, plain
 from lightning_wm.console.command import exits
 from lightning_wm.errors import ConfigError, UserError

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_wm.config.compose import Composition, read_line
+from lightning_wm.config.check import Check
+from lightning_wm.config.compose import Composition
 from lightning_wm.config.fields import build
 from lightning_wm.config.fields import settings as settings_class
-from lightning_wm.config.load import Check, options, texts
+from lightning_wm.config.keys import texts
+from lightning_wm.config.line import read_line
+from lightning_wm.config.options import options
 from lightning_wm.config.schema import Config, ReplayConfig
 from lightning_wm.config.store import parse, read_tree
 from lightning_wm.errors import ConfigError, UserError, nearest

@@ -138,7 +138,7 @@ def fit(rest: list[str]) -> int:
 def evaluate(rest: list[str]) -> int:
     """Everything but the episodes: the run is loaded and every planner is built. A policy's need a run that has one."""
     from lightning_wm import config as configuration
-    from lightning_wm.config.compose import choices
+    from lightning_wm.config.shipped import choices
     from lightning_wm.evaluate import EvaluateOptions, _load
 
     known = {*registry.names("planner"), *choices("planner")}

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_wm import load_actor, rng
 from lightning_wm.agents.drq import DrQ, DrQConfig
 from lightning_wm.agents.pixel_sac import PixelSAC
-from lightning_wm.config import compose
+from lightning_wm.config import shipped
 from lightning_wm.config.load import load
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
@@ -25,7 +25,7 @@ from lightning_wm.training.experiment import build_agent
 from tests.conftest import TINY
 from tests.test_curl import SMALL, SPACES, batch
 
-TASKS = [name for name in compose.names() if name.startswith(("dense/", "sparse/"))]
+TASKS = [name for name in shipped.names() if name.startswith(("dense/", "sparse/"))]
 
 
 def agent(spaces: Spaces = SPACES, **fields: object) -> DrQ:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lightning_wm import config as configuration
-from lightning_wm.config.load import dotted
+from lightning_wm.config.keys import dotted
 from lightning_wm.config.store import parse, plain, stored
 from lightning_wm.data import index
 from lightning_wm.data.replay import Replay

@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_wm import load_actor, rng
 from lightning_wm.agents.sac import SAC
 from lightning_wm.agents.soft_actor_critic import SACConfig
-from lightning_wm.config import compose
+from lightning_wm.config import shipped
 from lightning_wm.config.load import load
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
@@ -34,7 +34,7 @@ from tests.test_guard import Watch, equal
 
 SPACES = Spaces(action=2, observation=3)
 RUN = [*TINY, "agent=sac", "agent.units=8", "evaluation.video=false"]
-TASKS = [name for name in compose.names() if name.startswith(("state/", "sparse/", "dense/"))]
+TASKS = [name for name in shipped.names() if name.startswith(("state/", "sparse/", "dense/"))]
 
 
 def agent(spaces: Spaces = SPACES, **fields: object) -> SAC:

@@ -12,10 +12,13 @@ from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
 from lightning_wm import registry
-from lightning_wm.config.compose import GROUPS, Composition, Line, choices, group_file, names, read_line
+from lightning_wm.config.compose import Composition
 from lightning_wm.config.fields import default, kinds_of, members, nested
-from lightning_wm.config.load import texts, trusted
+from lightning_wm.config.keys import texts
+from lightning_wm.config.line import Line, read_line
+from lightning_wm.config.load import trusted
 from lightning_wm.config.schema import Config
+from lightning_wm.config.shipped import GROUPS, choices, group_file, names
 from lightning_wm.config.store import PARTS, read_tree
 from lightning_wm.config.words import MISSING
 from lightning_wm.errors import ConfigError

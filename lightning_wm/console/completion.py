@@ -80,7 +80,7 @@ def _bare(command: str) -> list[str]:
 def _kinds(command: str, before: Sequence[str]) -> dict[str, Any]:
     """Dotted keys and what they are annotated with."""
     from lightning_wm import registry
-    from lightning_wm.config.load import dotted
+    from lightning_wm.config.keys import dotted
     from lightning_wm.config.schema import Config
     from lightning_wm.config.store import PARTS
 
@@ -108,8 +108,8 @@ def keys(command: str, before: Sequence[str]) -> Iterable[str]:
 def values(command: str, key: str, before: Sequence[str], typed: str = "") -> Iterable[str]:
     """What a key can be, where that is a list of words or a path that begins with `typed`."""
     from lightning_wm import registry
-    from lightning_wm.config.compose import GROUPS, choices, names, root
     from lightning_wm.config.fields import members
+    from lightning_wm.config.shipped import GROUPS, choices, names, root
 
     if key == "recipe":
         return [*names(), "list"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
-from lightning_wm.config.compose import group_file
 from lightning_wm.config.schema import PerturbConfig
+from lightning_wm.config.shipped import group_file
 from lightning_wm.config.store import laid
 from lightning_wm.errors import UserError
 from lightning_wm.models.ambient import settled

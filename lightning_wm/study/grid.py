@@ -11,8 +11,8 @@ from pydantic import Field
 
 from lightning_wm import config as configuration
 from lightning_wm.config import Config
-from lightning_wm.config.compose import root
 from lightning_wm.config.fields import Seed, settings
+from lightning_wm.config.shipped import root
 from lightning_wm.config.store import laid
 from lightning_wm.errors import ConfigError, UserError, hint
 from lightning_wm.runs.identity import differences
