@@ -194,8 +194,8 @@ def test_a_part_of_the_pictures_is_rebuilt() -> None:
     changed["pixels"][:, :3] = 7
     others = model.targets(changed.flatten())
     codes = torch.zeros(8, 16)
-    assert model._taught(features, targets, codes) == model._taught(features, others, codes)
-    assert all_of_them._taught(features, targets, codes) != all_of_them._taught(features, others, codes)
+    assert model.taught(features, targets, codes) == model.taught(features, others, codes)
+    assert all_of_them.taught(features, targets, codes) != all_of_them.taught(features, others, codes)
 
 
 @pytest.mark.parametrize("loss", ["barlow", "contrast"])
@@ -205,7 +205,7 @@ def test_contrast_foretells_a_picture_from_what_was_known_before_it(loss: str) -
     before = torch.randn(6, 12 + 5, generator=rng.generator(0, "model"))
     after, codes = before.clone(), torch.randn(6, 16, generator=rng.generator(1, "model"))
     after[:, 12:] += 1.0
-    one, other = (model._taught(features, {}, codes)["loss/pixels"].item() for features in (before, after))
+    one, other = (model.taught(features, {}, codes)["loss/pixels"].item() for features in (before, after))
     assert (one == other) == (loss == "contrast")
 
 
@@ -213,14 +213,14 @@ def test_a_window_is_shifted_as_one() -> None:
     model, batch = sees(shift=3), experience(IMAGE, 4, 2)
     batch["pixels"][:] = batch["pixels"][:, :1]  # a window of one picture
     targets = model.targets(batch.flatten())
-    moved = model._moved(batch, targets, rng.generator(0, "model"))["pixels"].unflatten(0, (4, 2))
+    moved = model.moved(batch, targets, rng.generator(0, "model"))["pixels"].unflatten(0, (4, 2))
     assert torch.equal(moved[:, 0], moved[:, 1])
     frames = targets["pixels"].unflatten(0, (4, 2))[:, 0].permute(0, 3, 1, 2)
     expected = random_shift(frames, 2, rng.generator(0, "model"))  # 3 pixels are two squares
     torch.testing.assert_close(moved[:, 0].permute(0, 3, 1, 2), expected)
     assert not torch.equal(moved.flatten(0, 1), targets["pixels"])
     with torch.no_grad():  # acting and validating see what there is
-        assert model._moved(batch, targets, rng.generator(0, "model")) is targets
+        assert model.moved(batch, targets, rng.generator(0, "model")) is targets
 
 
 def test_scenery_stays_nothing_where_pictures_are_shifted() -> None:
@@ -229,7 +229,7 @@ def test_scenery_stays_nothing_where_pictures_are_shifted() -> None:
     batch["pixels"][:] = batch["pixels"][:1, :1]  # all the same, full of edges
     assert model.moving is not None
     model.moving.learn(batch["pixels"])
-    moved = model._moved(batch, model.targets(batch.flatten()), rng.generator(0, "model"))["pixels"]
+    moved = model.moved(batch, model.targets(batch.flatten()), rng.generator(0, "model"))["pixels"]
     assert moved.abs().max().item() == pytest.approx(0.0, abs=1e-4)
 
 

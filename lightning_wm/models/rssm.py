@@ -20,18 +20,15 @@ from torch import Tensor, nn
 
 from lightning_wm.config.fields import Count, Positive, settings
 from lightning_wm.models import losses
-from lightning_wm.models.augmentation import random_shift
 from lightning_wm.models.config import ModelConfig
-from lightning_wm.models.encoders import Scaling, embedding, pixel_encoder
+from lightning_wm.models.encoders import embedding
 from lightning_wm.models.ensemble import Ensemble
 from lightning_wm.models.fast import gru as fast
 from lightning_wm.models.fast.scan import Inputs
-from lightning_wm.models.heads import code_reader, pixel_decoder, reward_head
+from lightning_wm.models.heads import reward_head
 from lightning_wm.models.latents import Gaussian, Latent, Statistics
 from lightning_wm.models.networks import ACTIVATIONS, perceptron
-from lightning_wm.models.normaliser import Normaliser
-from lightning_wm.models.pixels import MovingPixels
-from lightning_wm.models.steering import steered_weight
+from lightning_wm.models.seeing import Seeing
 from lightning_wm.protocols import Spaces, State
 from lightning_wm.registry import register
 
@@ -78,7 +75,7 @@ def gru_layers(c: ModelConfig, latent: Latent, action: int, embed: int) -> dict[
 
 
 @register("model", "rssm")
-class RSSM(nn.Module):
+class RSSM(Seeing):
     """World model with the state `{"deter": [M, D], "stoch": [M, S]}`.
 
     Another recurrent model, prior or posterior is a subclass with its own `imagine`, `prior` or `posterior` and, where
@@ -105,33 +102,19 @@ class RSSM(nn.Module):
         spaces: Spaces | None = None,
         layers: Callable[..., dict[str, nn.Module]] = gru_layers,
     ) -> None:
-        super().__init__()
         if spaces is None:
             name = type(self).__name__
             raise TypeError(f"{name}(config, spaces): spaces is missing; use lightning_wm.envs.spaces(env)")
-        c = self.config = self.Config() if config is None else config
-        self.spaces, self.latent = spaces, c.latent
-        vector, s = spaces.observation, self.latent.width
-        features = c.deter + s
+        c = self.Config() if config is None else config
         # The order is that of the initial weights' draws and of the optimiser's state in checkpoints.
-        self.vector_encoder = None if vector is None else perceptron(c, vector, None)
-        self.vector_decoder = None if vector is None else perceptron(c, features, vector)
-        self.normaliser = Normaliser(vector) if vector is not None and c.normalise else None
-        self.pixel_encoder = None if spaces.pixels is None else pixel_encoder(c, spaces.pixels)
-        self.pixel_decoder = None if spaces.pixels is None else pixel_decoder(c, spaces.pixels, features)
-        self.code_reader = None if self.pixel_encoder is None else code_reader(c, features, self.pixel_encoder.outputs)
-        # A picture is foretold from what was known before it was seen.
-        self._reads = slice(c.deter if c.pixels.loss == "contrast" else None)
-        moving = spaces.pixels is not None and c.pixels.encoder == "patches"
-        self.moving = MovingPixels(spaces.pixels) if spaces.pixels is not None and moving else None
+        super().__init__(c, spaces)
+        self.latent = c.latent
+        s, features = self.latent.width, c.deter + self.latent.width
         for name, layer in layers(c, self.latent, spaces.action, embedding(c, spaces)).items():
             self.add_module(name, layer)
         self.reward_head = reward_head(c, features)
         self.continue_head = perceptron(c, features, 1, c.head_layers) if c.continue_head else None
         self.ensemble = Ensemble(c.ensemble, c.deter, c.units, 2, s, c.activation) if c.ensemble else None
-        weighed = self.vector_decoder is not None or (self.pixel_decoder is not None and self.moving is None)
-        self.steered = steered_weight(c, weighed) if c.kl_target else None
-        self.scaling = Scaling(c.symlog, c.pixel_bits, self.normaliser, self.moving)
         self._measure: Callable[..., dict[str, Tensor]] | None = None
         # Abilities that depend on the settings; see the end of `protocols`.
         self._fast = c.fast and fast.knows(c.activation, self.latent)
@@ -140,8 +123,6 @@ class RSSM(nn.Module):
         self.follow = partial(fast.follow, self) if whole else None
         self.disagreement = self._disagreement if self.ensemble is not None else None
         self.predicts_termination = c.continue_head
-        self.decode = self._decode if vector is not None or self.pixel_decoder is not None else None
-        self.likeness = self._likeness if self.code_reader is not None else None
 
     # ---- the three distributions
 
@@ -220,7 +201,7 @@ class RSSM(nn.Module):
         b, t = batch["action"].shape[:2]
         self.scaling.learn(batch)
         targets = self.targets(batch.reshape(b * t), generator)  # B*T, ...
-        codes = self.encode(self._moved(batch, targets, generator))  # B*T, E
+        codes = self.encode(self.moved(batch, targets, generator))  # B*T, E
         embed = codes.unflatten(0, (b, t)).transpose(0, 1)  # T, B, E
         keep = 1.0 - batch["is_init"].transpose(0, 1).to(embed.dtype)  # T, B, 1
         noise = None if generator is None else self.noise((t, b), generator).to(embed)  # T, B, S
@@ -239,7 +220,7 @@ class RSSM(nn.Module):
     ) -> dict[str, Tensor]:
         """Named losses of `reward`, `terminated`, `is_init` `[B*T, 1]`, targets, states and codes `[B*T, ...]`."""
         c, features = self.config, self.features(states)
-        measured = self._taught(features, targets, codes)
+        measured = self.taught(features, targets, codes)
         nats = losses.reward(self.reward_head, features, labels["reward"], labels["is_init"])
         measured["loss/reward"] = c.reward_scale * nats
         if self.continue_head is not None:
@@ -265,32 +246,7 @@ class RSSM(nn.Module):
         value: Tensor = self.continue_head(self.features(state)).squeeze(-1).sigmoid()
         return value
 
-    def observation_error(self, state: State, observation: TensorDictBase) -> Tensor:
-        """Mean squared error of the decoded observation, `[M]`, in the space of the reconstruction loss."""
-        targets, features = self.targets(observation), self.features(state)
-        if self.code_reader is not None:
-            return losses.code_error(self.code_reader(features[:, self._reads]), self._code(self.encode(targets)))
-        return losses.observation_error(self._decoded(features), targets)
-
-    # ---- what it offers beyond; `unroll`, `follow`, `disagreement`, `decode`, `likeness` are bound in the constructor
-
-    def features(self, state: State) -> Tensor:
-        """`[M, D+S]`, what every head sees."""
-        return torch.cat([state["deter"], state["stoch"]], dim=-1)
-
-    def targets(self, observation: TensorDictBase, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Observations `[M, ...]` as the networks see and rebuild them."""
-        return self.scaling.seen(observation, self.spaces, next(self.parameters()).dtype, generator)
-
-    def encode(self, targets: dict[str, Tensor]) -> Tensor:
-        """`[M, E]` of what `targets` gives."""
-        encoders = {"observation": self.vector_encoder, "pixels": self.pixel_encoder}
-        parts = [encoder(targets[name]) for name, encoder in encoders.items() if encoder is not None]
-        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
-
-    def _decode(self, state: State) -> dict[str, Tensor]:
-        """Mean observations: `observation` `[M, O]` in its own units, `pixels` `[M, 3, X, Y]` in [0, 1]."""
-        return self.scaling.restored(self._decoded(self.features(state)))
+    # ---- what it offers beyond; `unroll`, `follow` and `disagreement` are bound in the constructor
 
     def compile_update(self) -> None:
         """Compile decoders, heads and losses for training (25 s at the first update of each batch shape).
@@ -299,57 +255,6 @@ class RSSM(nn.Module):
         runs without gradients stays eager, since its shapes vary.
         """
         self._measure = torch.compile(self.losses, dynamic=False)
-
-    def _decoded(self, features: Tensor) -> dict[str, Tensor]:
-        """Observations as `targets` has them."""
-        return {name: decoder(features) for name, decoder in self._decoders().items()}
-
-    def _decoders(self) -> dict[str, nn.Module]:
-        """Those that there are, by what they decode."""
-        decoders = {"observation": self.vector_decoder, "pixels": self.pixel_decoder}
-        return {name: decoder for name, decoder in decoders.items() if decoder is not None}
-
-    def _moved(
-        self, batch: TensorDictBase, targets: dict[str, Tensor], generator: torch.Generator | None
-    ) -> dict[str, Tensor]:
-        """Targets `[B*T, ...]` with pictures that were shifted, those of a window alike, where that is asked for."""
-        most = self.config.pixels.shift if self.spaces.pixels is not None and torch.is_grad_enabled() else 0
-        if not most or generator is None:
-            return targets
-        if self.moving is not None:
-            return {**targets, "pixels": self.moving.shifted(targets["pixels"], len(batch), most, generator)}
-        pictures = batch["pixels"]  # B, T, 3, X, Y
-        shifted = random_shift(pictures.flatten(1, 2), most, generator).unflatten(1, pictures.shape[1:3])
-        return {**targets, **self.targets(batch.replace({"pixels": shifted}).flatten(), generator)}
-
-    def _likeness(self, state: State, observation: TensorDictBase) -> Tensor:
-        """Cosine `[M, N]` of what is read from states and the codes of N pictures."""
-        assert self.code_reader is not None
-        read = F.normalize(self.code_reader(self.features(state)[:, self._reads]), dim=-1)  # M, E
-        code = F.normalize(self._code(self.encode(self.targets(observation))), dim=-1)  # N, E
-        return read @ code.T
-
-    def _code(self, encoded: Tensor) -> Tensor:
-        """The picture's part `[M, E]` of encoded observations."""
-        assert self.pixel_encoder is not None
-        return encoded[:, -self.pixel_encoder.outputs :]
-
-    def _taught(self, features: Tensor, targets: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
-        """Losses by what is observed, of features `[M, F]`, targets `[M, ...]` and codes `[M, E]`."""
-        c, measured, decoders = self.config, {}, self._decoders()
-        if self.moving is not None and (decoder := decoders.pop("pixels", None)) is not None:
-            rebuilt = slice(c.pixels.every - 1, None, c.pixels.every)
-            share = losses.unexplained(decoder(features[rebuilt]), targets["pixels"][rebuilt], self.moving.variance())
-            measured["loss/pixels"] = c.pixels.scale * share
-        if self.code_reader is not None:
-            nats = losses.CODES[c.pixels.loss](self.code_reader(features[:, self._reads]), self._code(codes))
-            measured["loss/pixels"] = c.pixels.scale * nats
-        if decoded := {name: decoder(features) for name, decoder in decoders.items()}:
-            weight: Tensor | float = c.reconstruction_scale
-            if self.steered is not None:
-                measured["reconstruction_scale"] = weight = self.steered()
-            measured["loss/reconstruction"] = weight * losses.reconstruction(decoded, targets)
-        return measured
 
     def _disagreement(self, state: State) -> Tensor:
         """Of the ensemble, `[M]` >= 0."""
