@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,16 +16,15 @@ from lightning_wm.console.command import command
 from lightning_wm.errors import UserError, hint
 
 if TYPE_CHECKING:
-    from lightning_wm.benchmarks.returns import Games, Played
     from lightning_wm.benchmarks.timing import Setting
-    from lightning_wm.console.meter import Meter
     from lightning_wm.protocols import WorldModel
-    from lightning_wm.runs.loading import LoadedRun
 
 ALL = ("update", "behaviour", "sac", "replay", "render", "trainer", "planners")
 """What `all` measures, each a module of `benchmarks` with `rows(setting)`."""
+TRAINED = ("planner", "gradient", "policy")
+"""What is measured on a trained run, each a function of `benchmarks.trained`."""
 WORDS = {
-    "all": "every one below but memory, planner, gradient and optimum",
+    "all": "every one below but memory, planner, gradient, policy and optimum",
     "update": "an update of the world model beside TorchRL's and beside bare matrix products",
     "behaviour": "an update with actor and critic beside the world model's alone",
     "sac": "an update of agent=sac beside TorchRL's SACLoss in a bare loop",
@@ -36,10 +35,12 @@ WORDS = {
     "memory": "resident memory while pixels are collected (minutes)",
     "planner": "what planners earn on a trained model, and what that costs",
     "gradient": "a model's gradient of the return beside the simulator's own, by horizon",
+    "policy": "a run's policy learned anew on its frozen model and replay, with other settings of the agent",
     "optimum": "how near planners come to the optimum of known problems: share of the way from doing nothing",
 }
 
 
+Updates = Annotated[int, Field(ge=1, description="one or more updates", examples=[1000])]
 Budget = Annotated[float, Field(gt=0, allow_inf_nan=False, description="milliseconds above 0", examples=[10])]
 
 
@@ -69,7 +70,7 @@ class BenchOptions:
     runs: list[str] = field(default_factory=list)
     """Of gradient: several run directories beside each other, comma separated."""
     json: str | None = None
-    """File to write; null: bench.json, for planner RUN/bench/planners.json."""
+    """File to write; null: bench.json, on a trained run RUN/bench/planners.json and the like."""
     repeats: Annotated[Count, Field(description="one or more repetitions", examples=[10])] | None = None
     """Timed repetitions; null: each benchmark's own."""
     smoke: bool = False
@@ -79,16 +80,20 @@ class BenchOptions:
     planners: list[str] = field(default_factory=lambda: ["grad_mpc", "cem", "cem:candidates=100:elites=10"])
     """Of planner and optimum: names, comma separated, each with fields of its own: cem:candidates=100:elites=10. Of
     gradient: the first plays."""
+    agents: list[str] = field(default_factory=lambda: ["dreamer"])
+    """Of policy: the run's agent, comma separated, each time with fields of its own: dreamer:gradient=reinforce."""
+    updates: list[Updates] = field(default_factory=lambda: [1000, 2000])
+    """Of policy: updates after which it plays, comma separated."""
     budgets_ms: list[Budget] = field(default_factory=list)
     """Of planner: milliseconds per decision, comma separated, that iterations or candidates are scaled to."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """Of planner: one number of the planners or of the simulator, at several values."""
     episodes: Annotated[Count, Field(description="one or more episodes")] = 10
-    """Of planner: episodes of each, on the same seeds."""
+    """Of planner, gradient and policy: episodes of each, on the same seeds."""
     seed: Seed = 20_000
-    """Of planner: seed of the first episode; the others follow it."""
+    """Of planner, gradient and policy: seed of the first episode; the others follow it."""
     environments: Annotated[Count, Field(description="one or more environments")] = 1
-    """Of planner: episodes that are played at once."""
+    """Of planner and policy: episodes that are played at once."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first; those of the run's config.yaml load only if typed here or with trust=true."""
     trust: bool = False
@@ -114,10 +119,10 @@ def main(arguments: list[str]) -> int:
 
     quiet()
     with one_thread():
-        if what == "planner":
-            _planner(options)
-        elif what == "gradient":
-            _gradient(options)
+        if what in TRAINED:
+            from lightning_wm.benchmarks import trained
+
+            getattr(trained, what)(options)
         elif what == "optimum":
             _optimum(options)
         else:
@@ -183,95 +188,6 @@ def _trained(options: BenchOptions, run: str) -> WorldModel:
     if model is None:
         raise UserError(f"{run} has no world model to plan with; type run=<a run of agent planet>")
     return model
-
-
-def _planner(options: BenchOptions) -> None:
-    """The table of planners on one trained model, its JSON and, with budgets, its CSV and picture."""
-    if options.run is None:
-        raise UserError("run is missing: planners are compared on a trained model; type run=runs/quickstart-s0")
-    if not options.planners:
-        raise UserError("planners is empty; expected one or more names; type planners=grad_mpc,cem")
-    if options.budgets_ms and options.sweep.of:
-        raise UserError(f"budgets_ms and sweep.of={options.sweep.of}: a picture has one axis; type one of them")
-    from lightning_wm.benchmarks import report
-    from lightning_wm.benchmarks.returns import Games, table
-    from lightning_wm.console.meter import Meter
-    from lightning_wm.playing.results import line
-    from lightning_wm.runs.loading import load_run
-
-    loaded = load_run(options.run, "last", options.plugins, options.trust)
-    games = Games(options.episodes, options.seed, options.environments)
-    path = Path(options.json) if options.json else loaded.run.path / "bench" / "planners.json"
-    played: list[Played] = []
-    try:
-        with Meter() as meter:
-            for newest in _games(options, loaded, games, meter):
-                played.append(newest)
-                # A large planner plays for an hour: what is known by then is kept.
-                rows = [each.as_json(played[0].evaluation) for each in played]
-                report.save(
-                    path, rows, {"run": options.run, "budgets_ms": options.budgets_ms, "swept": options.sweep.of}
-                )
-                meter.say(line(newest.evaluation))
-    finally:
-        if played:
-            report.show(table(played))
-    print(path)
-    if options.budgets_ms or options.sweep.of:
-        for file in _drawn(options, played, path):
-            print(file)
-
-
-def _games(options: BenchOptions, loaded: LoadedRun, games: Games, meter: Meter) -> Iterator[Played]:
-    """What is played, one after the other."""
-    from lightning_wm.benchmarks import returns, sweep
-
-    if options.sweep.of:
-        return sweep.played(
-            sweep.points(loaded, options.planners, options.sweep.of, options.sweep.values), games, meter
-        )
-    planners = returns.entries(loaded, options.planners)
-    return returns.compare(loaded, planners, games, options.budgets_ms, options.repeats or 3, meter)
-
-
-def _drawn(options: BenchOptions, played: list[Played], path: Path) -> tuple[Path, Path]:
-    """Rows and picture beside a file."""
-    from lightning_wm.benchmarks import pareto, sweep
-
-    rows, picture = path.with_suffix(".csv"), path.with_suffix(".png")
-    pareto.write_rows(played, rows)
-    if options.sweep.of:
-        sweep.draw(played, picture, options.sweep.of)
-    else:
-        pareto.draw(played, picture)
-    return rows, picture
-
-
-def _gradient(options: BenchOptions) -> None:
-    """The table of both gradients by horizon, its JSON, CSV and picture."""
-    runs = options.runs if options.run is None else [options.run, *options.runs]
-    if not runs:
-        raise UserError("run is missing: gradients are those of a trained model; type run=runs/quickstart-s0")
-    if not options.planners:
-        raise UserError("planners is empty; expected one that plays; type planners=grad_mpc")
-    from lightning_wm.benchmarks import gradient_views as views
-    from lightning_wm.benchmarks import gradients, report
-    from lightning_wm.console.meter import Meter
-    from lightning_wm.runs.loading import load_run
-
-    all_loaded = [load_run(run, "last", options.plugins, options.trust) for run in runs]
-    measured: list[dict[str, Any]] = []
-    with Meter() as meter:
-        for run, loaded in zip(runs, all_loaded, strict=True):
-            found = gradients.compare(loaded, options.planners[0], options.episodes, options.seed, meter)
-            measured += [{"run": views.name(run), **row} for row in views.rows(found)]
-    report.show(views.table(measured))
-    path = Path(options.json) if options.json else all_loaded[0].run.path / "bench" / "gradients.json"
-    report.save(path, measured, {"runs": runs, "planner": options.planners[0], "seed": options.seed})
-    views.write_rows(measured, path.with_suffix(".csv"))
-    views.draw(measured, path.with_suffix(".png"))
-    for file in (path, path.with_suffix(".csv"), path.with_suffix(".png")):
-        print(file)
 
 
 def _optimum(options: BenchOptions) -> None:

@@ -14,11 +14,10 @@ from rich.table import Table
 from torchrl.envs import EnvBase
 
 from lightning_wm.benchmarks.budget import Measure, knobs, plan_milliseconds, sizes, within
+from lightning_wm.benchmarks.named import named
 from lightning_wm.benchmarks.split import Split, measured
 from lightning_wm.benchmarks.timing import clock_of
-from lightning_wm.config.store import laid, parse
 from lightning_wm.console.meter import Meter
-from lightning_wm.errors import UserError
 from lightning_wm.planners.grad_mpc import GradMPCConfig
 from lightning_wm.playing.latency import latency
 from lightning_wm.playing.results import Evaluation, paired, written
@@ -87,16 +86,7 @@ def planner_of(loaded: LoadedRun, written: str) -> PlannerSettings:
     Raises:
         UserError: no such planner or field, or a part that is no field=value.
     """
-    name, *parts = written.split(":")
-    fields: dict[str, Any] = {}
-    for part in parts:
-        key, equals, text = part.partition("=")
-        if not equals:
-            raise UserError(f"planners={written}: {part!r} is no field=value; type e.g. planners={name}:candidates=100")
-        value: Any = parse(text)
-        for inner in reversed(key.split(".")):
-            value = {inner: value}
-        fields = laid(fields, value)
+    name, fields = named("planners", written, "candidates=100")
     chosen: PlannerSettings = planner_config(loaded, name, fields)
     return chosen
 
