@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -16,6 +17,7 @@ from lightning_wm.config.schema import Config, ReplayConfig
 from lightning_wm.config.store import flatten
 from lightning_wm.errors import ConfigError
 from lightning_wm.runs.identity import differences, may_differ, run_directory
+from lightning_wm.study.__main__ import main as study
 
 RECIPE = "recipe=quickstart"
 
@@ -163,3 +165,10 @@ def test_the_reference_has_every_registered_part() -> None:
     for kind in ("model", "agent", "planner", "callback"):
         assert all(f"## {kind} `{name}`" in text for name in registry.names(kind))
     assert "| `replay.batch` | int | `16` | B: sequences in a batch. |" in text
+
+
+def test_a_flag_of_fit_is_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ignored, `study … --print` would begin to train."""
+    assert study(["study=updates", "size=small", f"out={tmp_path / 'out'}", "--print"]) == 2
+    assert "--print: only fit prints" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -33,6 +33,8 @@ def options(argv: Sequence[str], cls: type[T], examples: Mapping[str, str] | Non
     known = [key for key in dotted(cls) if not key.endswith("_fields")]
     line = read_line(argv, (), texts(cls))
     check = Check(dict.fromkeys(line.raw, TYPED), line.raw, list(line.faults), examples=examples or {})
+    if "--print" in argv:
+        check.faults.append("--print: only fit prints what it would run with; leave it out, or type --help")
     loose = {key: f"{key.removesuffix('_fields')}." for key in dotted(cls) if key.endswith("_fields")}
     own = [key for key in line.values if not key.startswith(tuple(loose.values()))]
     tree = nest(line.entries(own), "", check.faults, parts=())
