@@ -26,7 +26,7 @@ from lightning_wm.config.store import laid
 from lightning_wm.console.meter import Meter
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.errors import UserError
-from lightning_wm.playing.results import Evaluation, line
+from lightning_wm.playing.results import Evaluation, decimal, interval, line
 from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun
 from lightning_wm.training.evaluation import evaluate_planner
@@ -169,10 +169,8 @@ def table(found: Sequence[Relearned]) -> Table:
         view.add_column(column, justify="left" if column == "agent" else "right")
     for each in found:
         e = each.evaluation
-        low, high = e.interval95
-        interval = "-" if low is None else f"{low:.1f} to {high:.1f}"
         view.add_row(
-            each.agent, f"{each.updates:,}", str(len(e.returns)), f"{e.mean:.1f}", interval, f"{e.iqm:.1f}",
-            f"{each.imagined:.1f}",
+            each.agent, f"{each.updates:,}", str(e.episodes), decimal(e.mean), interval(*e.interval95), decimal(e.iqm),
+            decimal(each.imagined),
         )  # fmt: skip
     return view

@@ -28,7 +28,7 @@ def planner(options: BenchOptions) -> None:
         raise UserError(f"budgets_ms and sweep.of={options.sweep.of}: a picture has one axis; type one of them")
     loaded = load_run(options.run, "last", options.plugins, options.trust)
     games = Games(options.episodes, options.seed, options.environments)
-    path = Path(options.json) if options.json else loaded.run.path / "bench" / "planners.json"
+    path = _file(options, loaded, "planners")
     played: list[Played] = []
     try:
         with Meter() as meter:
@@ -84,7 +84,7 @@ def gradient(options: BenchOptions) -> None:
             found = gradients.compare(loaded, options.planners[0], options.episodes, options.seed, meter)
             measured += [{"run": views.name(run), **row} for row in views.rows(found)]
     report.show(views.table(measured))
-    path = Path(options.json) if options.json else all_loaded[0].run.path / "bench" / "gradients.json"
+    path = _file(options, all_loaded[0], "gradients")
     report.save(path, measured, {"runs": runs, "planner": options.planners[0], "seed": options.seed})
     views.write_rows(measured, path.with_suffix(".csv"))
     views.draw(measured, path.with_suffix(".png"))
@@ -100,7 +100,7 @@ def policy(options: BenchOptions) -> None:
         raise UserError("agents and updates expect one or more each; type agents=dreamer updates=1000,2000")
     loaded = load_run(options.run, "last", options.plugins, options.trust)
     games = Games(options.episodes, options.seed, options.environments)
-    path = Path(options.json) if options.json else loaded.run.path / "bench" / "policies.json"
+    path = _file(options, loaded, "policies")
     found: list[relearned.Relearned] = []
     try:
         with Meter() as meter:
@@ -111,3 +111,8 @@ def policy(options: BenchOptions) -> None:
         if found:
             report.show(relearned.table(found))
     print(path)
+
+
+def _file(options: BenchOptions, loaded: LoadedRun, name: str) -> Path:
+    """Where the rows go: what was typed, or the run's own folder."""
+    return Path(options.json) if options.json else loaded.run.path / "bench" / f"{name}.json"

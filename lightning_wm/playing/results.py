@@ -50,6 +50,13 @@ def written(mean: float, low: float, high: float) -> str:
     return f"{difference} ({decimal(low, '+')} to {decimal(high, '+')})" if low == low else difference
 
 
+def interval(low: float | None, high: float | None) -> str:
+    """Both ends of an interval, or a dash where there is none, as of one episode."""
+    if low is None or high is None or low != low:
+        return "-"
+    return f"{decimal(low)} to {decimal(high)}"
+
+
 def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     """Evaluations, as `as_json` gives them, as rows; differences to the first are paired by episode seed."""
     first = evaluations[0]
@@ -73,14 +80,12 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cells(evaluation: Mapping[str, Any]) -> list[str]:
-    low, high = evaluation["interval95"]
-    known = low is not None and low == low
     predicted, cost, alone = evaluation["predicted_score"], evaluation["ms_per_decision"], evaluation.get("latency_ms")
     return [
         evaluation["planner"],
         str(evaluation["episodes"]),
         decimal(evaluation["mean"]),
-        f"{decimal(low)} to {decimal(high)}" if known else "-",
+        interval(*evaluation["interval95"]),
         decimal(evaluation["iqm"]),
         "-" if predicted is None else decimal(predicted),
         "-" if alone is None else f"{alone['median']:.1f}",
