@@ -79,7 +79,7 @@ def _go(
         banner.built(experiment)
         if not run.exists():
             run.begin(configuration.to_yaml(loaded.tree), arguments, loaded.config.seed)
-    if saved is None or not resume.is_complete(saved[1], loaded.config.env_steps):
+    if saved is None or not resume.is_complete(saved[1], loaded.config):
         checkpoint = None if saved is None else resume.hand_over(experiment, *saved)
         saved = None  # its memory is Lightning's now
         _train(experiment, checkpoint)

@@ -241,6 +241,18 @@ def test_updates_follow_the_env_steps_whatever_is_played_at_once(
     assert (counters["env_steps"], saved["global_step"], counters.get("owed", 0)) == (env_steps, updates, 0)
 
 
+def test_a_run_that_still_owes_updates_is_not_complete(tmp_path: Path) -> None:
+    """Its env steps are all played in one round, which several turns pay for; the last of them were never made."""
+    run, argv = RunDirectory(tmp_path), [*TINY, f"run={tmp_path}", "env_steps=800", "rollout.environments=4"]
+    assert fit([*argv, "evaluation.every=0", "evaluation.video=false"]) == 0
+    run.turns()[0].unlink()
+    before = load_checkpoint(run.checkpoint("last"))
+    counters = before["lightning_wm"]["ranks"][0]["counters"]
+    assert (counters["env_steps"], counters["owed"], before["global_step"]) == (1280, 160, 14)
+    assert fit([*argv, "evaluation.every=0", "evaluation.video=false"]) == 0
+    assert load_checkpoint(run.checkpoint("last"))["global_step"] == 16
+
+
 class _Modes(pl.Callback):
     """Notes in which mode the agent is when something is decided, and when it learns."""
 

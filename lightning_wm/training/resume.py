@@ -79,10 +79,12 @@ def _forget(run: RunDirectory) -> None:
         shutil.rmtree(run.path / leftover, ignore_errors=True)
 
 
-def is_complete(content: Mapping[str, Any], env_steps: int) -> bool:
+def is_complete(content: Mapping[str, Any], config: configuration.Config) -> bool:
     """Whether a checkpoint is of a run that has reached its budget and learned from it all."""
     added = content["lightning_wm"]
-    return bool(added["ranks"][0]["counters"]["env_steps"] >= env_steps and not added.get("mid_turn"))
+    counters = added["ranks"][0]["counters"]
+    learned = counters.get("owed", 0) < config.rollout.env_steps and not added.get("mid_turn")
+    return bool(counters["env_steps"] >= config.env_steps and learned)
 
 
 def hand_over(experiment: Experiment, path: Path, content: dict[str, Any]) -> Path:
