@@ -35,6 +35,11 @@ def generator(seed: int, stream: str, *counters: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(key(seed, stream, *counters))
 
 
+def episode_seeds(seed: int, rank: int, first: int, rows: int) -> list[int]:
+    """The environment's seeds of a rank's collected episodes `first` and the `rows - 1` after it."""
+    return [key(seed, "environment", rank, first + row) % 2**31 for row in range(rows)]
+
+
 @contextmanager
 def scope(seed: int, stream: str, *counters: int) -> Iterator[None]:
     """Seed torch's global state inside the block and restore it afterwards.

@@ -34,7 +34,9 @@ def test_model_and_replay_stand_still(imagined: Path) -> None:
     stored = Replay.create(loaded.run.replay(0), spaces, capacity).digest()
 
     def learned() -> list[Relearned]:
-        return list(relearn(loaded, ["dreamer", "dreamer:gradient=reinforce"], [2, 4], ONE, Meter()))
+        found: list[Relearned] = []
+        relearn(loaded, ["dreamer", "dreamer:gradient=reinforce"], [2, 4], ONE, Meter(), found.append)
+        return found
 
     first, again = learned(), learned()
     assert [(each.agent, each.updates) for each in first] == [

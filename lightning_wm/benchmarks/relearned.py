@@ -6,7 +6,7 @@ What a policy earns in a run is of its model, its replay and itself at once. Her
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +83,13 @@ def agent_config(loaded: LoadedRun, written: str) -> DreamerConfig:
 
 
 def relearn(
-    loaded: LoadedRun, agents: Sequence[str], updates: Sequence[int], games: Games, meter: Meter
-) -> Iterator[Relearned]:
+    loaded: LoadedRun,
+    agents: Sequence[str],
+    updates: Sequence[int],
+    games: Games,
+    meter: Meter,
+    keep: Callable[[Relearned], None],
+) -> None:
     """Learn with the settings of each agent, from the same draws, and play after every number of updates.
 
     Args:
@@ -93,6 +98,7 @@ def relearn(
         updates: after which the policy's mode plays.
         games: which episodes.
         meter: shows how far it is.
+        keep: is given each policy as soon as it has played.
 
     Raises:
         UserError: see `agent_config`; or there is no replay.
@@ -103,16 +109,21 @@ def relearn(
             f"{loaded.run.path} has no replay to imagine from; type run=<a run directory, not a model folder>"
         )
     for written, config in zip(agents, configs, strict=True):
-        yield from _learned(loaded, written, config, updates, games, meter)
+        _learn(loaded, written, config, updates, games, meter, keep)
 
 
-def _learned(
-    loaded: LoadedRun, written: str, config: DreamerConfig, updates: Sequence[int], games: Games, meter: Meter
-) -> list[Relearned]:
+def _learn(
+    loaded: LoadedRun,
+    written: str,
+    config: DreamerConfig,
+    updates: Sequence[int],
+    games: Games,
+    meter: Meter,
+    keep: Callable[[Relearned], None],
+) -> None:
     """One agent's policies."""
     assert isinstance(loaded.agent, Dreamer)  # `agent_config` has refused others
     policy = planner_of(loaded, "policy")
-    found: list[Relearned] = []
     with rng.scope(0, "init"):
         agent = Relearning(config, loaded.agent.model).train()
 
@@ -123,14 +134,13 @@ def _learned(
             loaded.config, actor, policy, env, episodes=games.episodes, seed=games.seed, env_steps=loaded.env_steps,
             meter=meter, label=label, timed=False,
         )  # fmt: skip
-        found.append(Relearned(written, done, float(agent.last["train/imagined/return"]), evaluation))
+        keep(Relearned(written, done, float(agent.last["train/imagined/return"]), evaluation))
         meter.say(f"{label}: {line(evaluation)}")
 
     replay, path = loaded.config.replay, loaded.run.path / "replay"
     with closing(loaded.environments(min(games.environments, games.episodes))) as env:
         data = ReplayDataModule(replay, loaded.interface.spaces, path, updates=max(updates))
         _trainer(loaded.config.trainer.accelerator, updates, _Looks(set(updates), look)).fit(agent, data)
-    return found
 
 
 class _Looks(pl.Callback):

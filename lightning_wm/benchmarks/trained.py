@@ -102,11 +102,14 @@ def policy(options: BenchOptions) -> None:
     games = Games(options.episodes, options.seed, options.environments)
     path = _file(options, loaded, "policies")
     found: list[relearned.Relearned] = []
+
+    def keep(newest: relearned.Relearned) -> None:
+        found.append(newest)
+        report.save(path, [each.as_json() for each in found], {"run": options.run})
+
     try:
         with Meter() as meter:
-            for newest in relearned.relearn(loaded, options.agents, options.updates, games, meter):
-                found.append(newest)
-                report.save(path, [each.as_json() for each in found], {"run": options.run})
+            relearned.relearn(loaded, options.agents, options.updates, games, meter, keep)
     finally:
         if found:
             report.show(relearned.table(found))

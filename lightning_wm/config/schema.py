@@ -131,6 +131,9 @@ class RolloutConfig:
     """Env steps that a turn adds to replay, over all ranks and environments, in whole episodes."""
     environments: Annotated[int, some("environments")] = 1
     """E: environments that are played at once on each rank."""
+    workers: Annotated[int, Field(ge=0, le=1, description="0 or 1 process")] = 0
+    """1: on each rank a process of its own plays the next turn's episodes while this turn's updates are made, with the
+    weights of the turn's beginning."""
     noise: Annotated[float, none_or_more("(a standard deviation)")] = 0.3
     """Standard deviation of the Gaussian noise added to actions while collecting."""
     execute: str | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -12,8 +14,9 @@ from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.agents.base import BaseAgent
-from lightning_wm.config import Config
+from lightning_wm.config import Config, from_tree
 from lightning_wm.config.schema import EPISODE
+from lightning_wm.config.store import plain
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import can_pose, make_env, observation_layout, spaces
@@ -34,6 +37,7 @@ from lightning_wm.training.signals import Signals, instead_of_lightnings
 from lightning_wm.training.state import RunState
 from lightning_wm.training.tensorboard import EnvStepTensorBoard
 from lightning_wm.training.trackers import EnvStepWandb, Trackio, about
+from lightning_wm.training.worker import Company, Worker
 
 
 @dataclass
@@ -91,7 +95,8 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     planner = build("planner", config.planner)
     state = RunState(config.env_steps, signals or Signals())
     pretrain = config.trainer.pretrain_updates
-    rollout = Rollout(env, _collector(config), config.rollout, config.env_steps, config.seed, pretrain, state)
+    worker = Worker(partial(_company, plain(config)))
+    rollout = Rollout(env, _collector(config), config.rollout, config.env_steps, config.seed, pretrain, state, worker)
     judged = min(config.evaluation.environments, config.evaluation.episodes)
     evaluate = Evaluate(lambda: make(max(1, judged)), state, planner, config.evaluation)
     extra = [_callback(name, fields) for name, fields in config.callbacks.items()]
@@ -119,6 +124,15 @@ def _collector(config: Config) -> Planner:
     settings, execute = config.planner, config.rollout.execute
     planner: Planner = build("planner", settings if execute is None else executing(settings, execute))
     return planner
+
+
+def _company(tree: Mapping[str, Any]) -> Company:
+    """What a worker plays with, built from a run's configuration as plain containers."""
+    config = from_tree(tree, trust=True)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    env = environments(config)(config.rollout.environments)
+    return Company(env, build_agent(config, spaces(env)), _collector(config), config.seed)
 
 
 def _callback(name: str, fields: object) -> pl.Callback:

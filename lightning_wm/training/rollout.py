@@ -8,19 +8,21 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.config.schema import RolloutConfig
 from lightning_wm.envs import may_never_end, repeated, spaces
-from lightning_wm.errors import Interrupted, LightningWMError
-from lightning_wm.playing.episode import Episode, measures
+from lightning_wm.errors import UserError
 from lightning_wm.playing.play import in_eval_mode, play
 from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Actor, Planner
 from lightning_wm.runs.checkpoint import Counters
-from lightning_wm.training.ranks import raise_together, report, summed_over_ranks
+from lightning_wm.training.commit import commit
+from lightning_wm.training.ranks import report
 from lightning_wm.training.state import RunState, acting_agent, replay_data
+from lightning_wm.training.worker import Order, Played, Worker, weights_of
 
 
 class Rollout(pl.Callback):
@@ -40,6 +42,10 @@ class Rollout(pl.Callback):
         seed: of the streams environment, exploration and planner.
         pretrain_updates: updates after the seed episodes, in whole turns without collecting.
         state: of the run, to share with other callbacks; None for one of its own.
+        worker: with `config.workers`, plays the next turn's episodes while a turn's updates are made.
+
+    Raises:
+        UserError: `config.workers` asks for one and there is none.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Rollout(pl.Callback):
         seed: int = 0,
         pretrain_updates: int = 0,
         state: RunState | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self.env, self.planner = env, planner
         self.config = config or RolloutConfig()
@@ -62,6 +69,11 @@ class Rollout(pl.Callback):
         self._exploring = False
         self._empty = 0
         """Ranks whose every episode was dropped so far."""
+        if self.config.workers and worker is None:
+            raise UserError("rollout.workers=1 needs a worker; type Rollout(..., worker=Worker(f)), f() a Company")
+        self._worker = worker if self.config.workers else None
+        self._acting: dict[str, Tensor] | None = None
+        """The weights with which the worker plays now; None while it waits."""
 
     @property
     def counters(self) -> Counters:
@@ -86,6 +98,10 @@ class Rollout(pl.Callback):
         self.state.decision_steps = self.env.batch_size[0] * repeated(self.env) * trainer.world_size
         self._measure(trainer)  # a turn that goes on after its start has no on_train_epoch_start
         self._cast(trainer, pl_module)
+        if self._worker is not None:
+            self._worker.start()
+            if self._acting is not None:  # the run was left in the middle of a turn
+                self._play_ahead(trainer, self._acting)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
             self._seed_episodes(trainer)
 
@@ -96,27 +112,38 @@ class Rollout(pl.Callback):
             with in_eval_mode(pl_module):
                 self._turn(trainer)
             self.counters.owed -= self.config.env_steps
+            if self._worker is not None and self._more():
+                self._play_ahead(trainer, weights_of(pl_module))
         self._measure(trainer)
 
     def on_train_batch_start(self, *args: object) -> None:
         self.state.phase = "learning"
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.counters.turns += 1
-        self.state.tick()
         learned = time.monotonic() - self._learning
         sampled = replay_data(trainer).seconds - self._sampled
         report(trainer, {"time/update": learned - sampled, "time/sample": sampled})
-        if self.counters.env_steps >= self.state.budget and self.counters.owed < self.config.env_steps:
+        if self._acting is not None:
+            self._gather(trainer)
+        self.counters.turns += 1
+        self.state.tick()
+        if self.counters.owed < self.config.env_steps and not self._more():
             trainer.should_stop = True
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._dismiss()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._dismiss()
+
     def state_dict(self) -> dict[str, Any]:
-        """The counters of this rank."""
-        return dict(self.counters)
+        """The counters of this rank, and the weights with which a worker plays."""
+        return dict(self.counters) | ({} if self._acting is None else {"acting": self._acting})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from these counters."""
+        """Go on from these counters and weights."""
         self.counters.restore(state_dict)
+        self._acting = state_dict.get("acting")
 
     # ---- collecting
 
@@ -124,6 +151,10 @@ class Rollout(pl.Callback):
         """Whether it is still time to learn the model rather than to collect reward."""
         until = self.config.explore_until
         return self.counters.env_steps < (self.state.budget // 2 if until is None else until)
+
+    def _noise(self) -> float:
+        stop = self.config.stop_noise_after
+        return 0.0 if stop is not None and self.counters.env_steps >= stop else self.config.noise
 
     def _cast(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose what acts."""
@@ -158,9 +189,7 @@ class Rollout(pl.Callback):
     def _turn(self, trainer: pl.Trainer) -> None:
         self.state.phase = "collecting"
         assert self.actor is not None
-        stop = self.config.stop_noise_after
-        quiet = stop is not None and self.counters.env_steps >= stop
-        self.actor.noise = 0.0 if quiet else self.config.noise
+        self.actor.noise = self._noise()
         begin = time.monotonic()
         while self.counters.owed < self.config.env_steps:
             before = self.counters.env_steps
@@ -169,58 +198,54 @@ class Rollout(pl.Callback):
         report(trainer, {"time/collect": time.monotonic() - begin})
 
     def _round(self, trainer: pl.Trainer, actor: Actor) -> None:
-        """One episode per environment, committed to replay when all have ended.
-
-        Those that fail are dropped. What is played in their stead has other numbers, so that a failure which
-        depends on the random numbers does not come again.
-
-        Raises:
-            EnvironmentFailure, NumericsError: too many have failed, on any rank.
-            DiskError: there is no room for them, on any rank.
-            Interrupted: a signal came, on any rank.
-        """
-        first, rank = self.counters.rank_episodes, trainer.global_rank
-        seeds = [rng.key(self.seed, "environment", rank, first + row) % 2**31 for row in range(self.env.batch_size[0])]
-        before, error = self.failures.total, None
+        """One episode per environment, committed to replay when all have ended."""
+        first, rows = self.counters.rank_episodes, self.env.batch_size[0]
+        seeds = rng.episode_seeds(self.seed, trainer.global_rank, first, rows)
         self.state.decisions = 0
-        episodes: list[Episode] = []
-        try:
-            episodes = play(self.env, actor, seeds, True, self._decided, self.failures.count, first)
-            for episode in episodes:
-                replay_data(trainer).replay.extend(episode.transitions)
-            self.failures.check()
-        except LightningWMError as met:
-            error = met
-        except Interrupted:
-            pass  # this rank's flag is set: the other ranks hear of it below
-        raise_together(trainer, error)
-        if signal := self.state.signals.agreed(trainer):
-            raise Interrupted(signal)
-        self.counters.rank_episodes += len(seeds)
-        self.state.decisions = 0
-        self._count(trainer, episodes, self.failures.total - before)
-        self._log(trainer, episodes)
+
+        def played() -> Played:
+            return Played(play(self.env, actor, seeds, True, self._decided, self.failures.count, first), rows)
+
+        self._empty = commit(trainer, self.state, self.failures, played)
+
+    # ---- a worker
+
+    def _more(self) -> bool:
+        """Whether there are env steps left to be played."""
+        return self.counters.env_steps < self.state.budget
+
+    def _play_ahead(self, trainer: pl.Trainer, weights: dict[str, Tensor]) -> None:
+        """Let the worker play what the next turn lacks, in equal parts on all ranks."""
+        assert self._worker is not None
+        lacking = self.config.env_steps - self.counters.owed
+        if lacking <= 0:
+            return
+        self._acting = weights
+        self._worker.begin(
+            Order(
+                weights=weights,
+                env_steps=math.ceil(lacking / trainer.world_size),
+                first=self.counters.rank_episodes,
+                rank=trainer.global_rank,
+                noise=self._noise(),
+                explore=self._explores(),
+            )
+        )
+
+    def _gather(self, trainer: pl.Trainer) -> None:
+        """Take what the worker has played, before the turn's checkpoint; the next turn plays what is still lacking."""
+        assert self._worker is not None
+        worker, begin, before = self._worker, time.monotonic(), self.counters.env_steps
+        self._empty = commit(trainer, self.state, self.failures, lambda: worker.finish(self.state.signals.poll))
+        self._acting = None
+        self.counters.owed += self.counters.env_steps - before
+        report(trainer, {"time/collect": time.monotonic() - begin})
+
+    def _dismiss(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
 
     def _decided(self) -> None:
         if self.state.phase == "collecting" and self.actor is not None:
             self.state.milliseconds = self.actor.milliseconds
         self.state.decided()
-
-    def _count(self, trainer: pl.Trainer, episodes: list[Episode], restarts: int) -> None:
-        empty = len(replay_data(trainer).replay) == 0
-        here = [sum(e.env_steps for e in episodes), sum(e.length for e in episodes), len(episodes), restarts, empty]
-        env_steps, agent_steps, count, restarts, self._empty = summed_over_ranks(trainer, here)
-        self.counters.env_steps += env_steps
-        self.counters.agent_steps += agent_steps
-        self.counters.episodes += count
-        self.counters.restarts += restarts
-        self.state.tick()
-
-    def _log(self, trainer: pl.Trainer, episodes: list[Episode]) -> None:
-        measured = {
-            "replay/transitions": float(len(replay_data(trainer).replay)),
-            "rollout/restarts": float(self.counters.restarts),
-        }
-        measured |= measures(episodes)
-        self.state.last_return = measured.get("rollout/return", self.state.last_return)
-        report(trainer, measured)

@@ -1,0 +1,187 @@
+"""A process of its own that plays while the run learns: equal after every kill, and what is done where it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+
+from lightning_wm import rng
+from lightning_wm.agents.planet import PlaNet
+from lightning_wm.config import load
+from lightning_wm.config.schema import ObservationConfig, RolloutConfig, TaskConfig
+from lightning_wm.envs import make_env
+from lightning_wm.errors import EnvironmentFailure, Interrupted, UserError
+from lightning_wm.fit import main as fit
+from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
+from lightning_wm.playing.play import play
+from lightning_wm.protocols import Spaces
+from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.directory import RunDirectory
+from lightning_wm.training.experiment import build_experiment
+from lightning_wm.training.rollout import Rollout
+from lightning_wm.training.worker import Company, Order, Worker, weights_of
+from tests.conftest import TINY
+from tests.faults import Faulty
+from tests.forks import Run, check_equal, outcome, strike
+from tests.worlds import world
+
+TASK = TaskConfig("dmc/cartpole_swingup", 8, 20)
+STATE = ObservationConfig("state")
+QUIET = ("logging.tensorboard=false", "logging.progress=false", "evaluation.video=false", "evaluation.every=0")
+
+
+def workers(marker: str = "") -> list[int]:
+    """The processes that play for somebody in whose environment `marker` is."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"lightning_wm.training.worker" in command and marker.encode() in environment:
+            found.append(int(folder.name))
+    return found
+
+
+def test_a_run_from_pixels_stopped_and_killed_is_the_run_that_was_not(tmp_path: Path) -> None:
+    """SIGTERM saves between two updates while the worker plays: it plays the same, with the turn's first weights."""
+    seen = ("observation=pixels", "model=patches_barlow", "model.pixels.shift=2", "agent=dreamer")
+    turns = ("trainer.updates_per_turn=15", "trainer.pretrain_updates=15", "rollout.env_steps=160", "env_steps=640")
+    small = ("recipe=quickstart", "smoke=true", "rollout.seed_episodes=1", "logging.every=1", *QUIET)
+    command = (*small, *seen, *turns, "rollout.workers=1")
+    calm, run = Run(tmp_path / "calm" / "run", command), Run(tmp_path / "run", command)
+    calm.whole()
+    expected = outcome(calm, Spaces(action=1, pixels=(3, 64, 64)))
+    assert [update for update, _ in expected.losses] == list(range(60))
+    strike(run, signal.SIGTERM, 20, 0.0)
+    assert "_" in RunDirectory(run.folder).turns()[0].stem, "the signal came between two turns"
+    strike(run, signal.SIGKILL, 34, 0.0)
+    run.whole()
+    check_equal(outcome(run, Spaces(action=1, pixels=(3, 64, 64))), expected)
+    assert not workers(str(run.folder)), "a worker outlived its run"
+
+
+# ---- the line to it
+
+
+def company() -> Company:
+    """A model that knows nothing and Grad-MPC, on two environments."""
+    planner = GradMPC(GradMPCConfig(horizon=3, iterations=1, candidates=3, elites=1))
+    return Company(make_env(TASK, STATE, 2), PlaNet(model=world(Spaces(action=1, observation=5))), planner, seed=7)
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    started = Worker(company)
+    yield started
+    started.close()
+
+
+def test_it_plays_what_the_run_would_play_and_another_takes_its_place(worker: Worker) -> None:
+    own = company()
+    other = PlaNet(model=world(Spaces(action=1, observation=5), seed=3))
+    own.agent.load_state_dict(other.state_dict())
+    order = Order(weights_of(other), env_steps=321, first=6, rank=1, noise=0.2, explore=False)
+    own.agent.eval()
+    actor = own.agent.actor(own.planner, seed=7, rank=1, noise=0.2)
+    expected = [
+        episode
+        for first in (6, 8)  # 320 env steps a round
+        for episode in play(own.env, actor, rng.episode_seeds(7, 1, first, 2), keep=True, first=first)
+    ]
+    worker.begin(order)
+    played = worker.finish(lambda: None)
+    assert (played.numbers, len(played.episodes), played.errors) == (4, 4, [])
+    for found, wanted in zip(played.episodes, expected, strict=True):
+        assert found.transitions is not None
+        assert bool((found.transitions == wanted.transitions).all())
+
+    worker.begin(order)
+    (process,) = [pid for pid in workers() if _parent(pid) == os.getpid()]
+    os.kill(process, signal.SIGKILL)
+    played = worker.finish(lambda: None)
+    assert (played.numbers % 2, played.episodes) == (0, [])
+    (error,) = played.errors
+    assert isinstance(error, EnvironmentFailure)
+    assert "was ended by SIGKILL" in str(error)
+    worker.begin(order)
+    assert len(worker.finish(lambda: None).episodes) == 4
+
+
+def test_whoever_waits_for_it_may_leave(worker: Worker) -> None:
+    def leave() -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    model = PlaNet(model=world(Spaces(action=1, observation=5)))
+    worker.begin(Order(weights_of(model), env_steps=10**6, first=0, rank=0, noise=0.0, explore=False))
+    with pytest.raises(Interrupted):
+        worker.finish(leave)
+    assert os.getpid() not in map(_parent, workers())
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+# ---- where it fails
+
+
+class _Kills(pl.Callback):
+    """Kills this process's worker at an update."""
+
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.update:
+            for pid in workers():
+                if _parent(pid) == os.getpid():
+                    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_whose_worker_dies_plays_itself_and_starts_another(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load([*TINY, *QUIET, "rollout.workers=1", "env_steps=800", f"run={tmp_path}"])
+    experiment = build_experiment(loaded.config, RunDirectory(tmp_path))
+    experiment.trainer.callbacks.insert(0, _Kills(4))
+    experiment.trainer.fit(experiment.agent, experiment.data)
+    counters = experiment.state.counters
+    assert (counters.env_steps, counters.owed, counters.episodes, counters.restarts) == (800, 0, 5, 1)
+    assert experiment.trainer.global_step == 2 + 4 * 2
+    assert "worker that plays episodes was ended by SIGKILL; what it had played is lost" in capfd.readouterr().err
+    assert os.getpid() not in map(_parent, workers())
+
+
+@pytest.fixture
+def _only_there() -> Iterator[None]:
+    """Faults count a process's env steps: what they name has passed here."""
+    Faulty.steps = 10_000
+    yield
+    Faulty.forget()
+
+
+@pytest.mark.usefixtures("_only_there")
+def test_failures_of_its_environments_are_counted_by_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = ("plugins=[tests.faults]", "task.name=faulty/cartpole_swingup?raise@3", "rollout.workers=1")
+    argv = [*TINY, *QUIET, *broken, "env_steps=640", f"run={tmp_path}"]
+    assert fit([*argv, "rollout.failures=0"]) == 4
+    error = capfd.readouterr().err
+    assert "the simulator broke" in error
+    assert "type rollout.failures=10" in error
+    assert fit([*argv, "rollout.failures=9"]) == 0
+    counters = load_checkpoint(RunDirectory(tmp_path).checkpoint("last"))["lightning_wm"]["ranks"][0]["counters"]
+    assert (counters["env_steps"], counters["episodes"], counters["restarts"]) == (640, 4, 1)
+
+
+def test_what_it_cannot_be() -> None:
+    with pytest.raises(UserError, match=r"rollout\.workers=1 needs a worker; type Rollout"):
+        Rollout(make_env(TASK, STATE), config=RolloutConfig(workers=1))
+    with pytest.raises(UserError, match=r"rollout\.workers=2: expected 0 or 1 process"):
+        load(["recipe=quickstart", "rollout.workers=2"])
