@@ -91,10 +91,13 @@ def test_a_run_from_pixels_goes_on_bit_for_bit(tmp_path: Path) -> None:
     check_equal(outcome(run, Spaces(action=1, pixels=(3, 64, 64))), expected)
 
 
+TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp", "rollout.seed_episodes=2", "rollout.env_steps=320")
 OTHERS = {
     "pixels": ("observation=pixels", "model.depth=2"),
     "behaviour": ("agent=dreamer",),
-    "two ranks": ("trainer.devices=2", "trainer.strategy=ddp", "rollout.seed_episodes=2", "rollout.env_steps=320"),
+    "a worker": ("rollout.workers=1",),
+    "two ranks": TWO_RANKS,
+    "two ranks, each with a worker": (*TWO_RANKS, "rollout.workers=1"),
 }
 
 
@@ -102,7 +105,7 @@ OTHERS = {
 @pytest.mark.skipif(not ALL, reason="nox -s resume")
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_kinds_of_runs_as_well(name: str, tmp_path: Path) -> None:
-    ranks = 2 if name == "two ranks" else 1
+    ranks = 2 if name.startswith("two ranks") else 1
     spaces = Spaces(action=1, pixels=(3, 64, 64)) if name == "pixels" else CARTPOLE
     updates, turns = 180, 6
     changed = (*COMMAND, "trainer.updates_per_turn=30", "trainer.pretrain_updates=30", *OTHERS[name])
