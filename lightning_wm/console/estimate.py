@@ -44,7 +44,9 @@ def estimate(experiment: Experiment) -> float | None:
     per_env_step = 1 / config.task.action_repeat / config.rollout.environments
     updates = config.env_steps * config.trainer.updates_per_turn / config.rollout.env_steps
     collected = config.env_steps * per_env_step * decision
-    return collected + (updates + config.trainer.pretrain_updates) * update + _judging(experiment) * decision
+    learned = (updates + config.trainer.pretrain_updates) * update
+    circle = max(collected, learned) if config.rollout.workers else collected + learned
+    return circle + _judging(experiment) * decision
 
 
 def _judging(experiment: Experiment) -> float:
