@@ -241,6 +241,8 @@ class Agent(Protocol):
     ) -> Actor:
         """What plays with what was learned so far; weights are shared, not copied.
 
+        It depends on the constructor's arguments and the `state_dict` alone, so that another process can make it.
+
         Args:
             planner: chooses actions; None for agents that act by themselves.
             seed: of the streams planner and exploration.

@@ -105,7 +105,7 @@ class Run:
         port = str(_free_port())
         processes = []
         for rank in range(self.ranks):
-            own = dict(environment or {})
+            own = {"RUN_OF_A_TEST": str(self.folder), **(environment or {})}  # whoever it starts can be told by it
             if self.ranks > 1:  # as a launcher would start them: Lightning then starts none of its own
                 own |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(self.ranks)}
                 own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

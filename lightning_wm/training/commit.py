@@ -15,10 +15,10 @@ from lightning_wm.training.worker import Played
 
 
 def commit(trainer: pl.Trainer, state: RunState, failures: Failures, play: Callable[[], Played]) -> int:
-    """Play, keep what was played in replay, count it and log it; every rank must call it at the same place.
+    """Let episodes be played, keep them in replay, count and log them; every rank must call it at the same place.
 
-    Episodes that fail are dropped. What is played in their stead has other numbers, so that a failure which
-    depends on the random numbers does not come again.
+    Episodes that fail are dropped: `play` counts those of this process, `Played.errors` are counted here. What is
+    played in their stead has other numbers, so that a failure which depends on the random numbers does not come again.
 
     Args:
         trainer: whose replay they go to.

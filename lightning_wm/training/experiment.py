@@ -37,7 +37,7 @@ from lightning_wm.training.signals import Signals, instead_of_lightnings
 from lightning_wm.training.state import RunState
 from lightning_wm.training.tensorboard import EnvStepTensorBoard
 from lightning_wm.training.trackers import EnvStepWandb, Trackio, about
-from lightning_wm.training.worker import Company, Worker
+from lightning_wm.training.worker import Player, Worker
 
 
 @dataclass
@@ -95,7 +95,7 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     planner = build("planner", config.planner)
     state = RunState(config.env_steps, signals or Signals())
     pretrain = config.trainer.pretrain_updates
-    worker = Worker(partial(_company, plain(config)))
+    worker = Worker(partial(_player, plain(config)))
     rollout = Rollout(env, _collector(config), config.rollout, config.env_steps, config.seed, pretrain, state, worker)
     judged = min(config.evaluation.environments, config.evaluation.episodes)
     evaluate = Evaluate(lambda: make(max(1, judged)), state, planner, config.evaluation)
@@ -126,13 +126,13 @@ def _collector(config: Config) -> Planner:
     return planner
 
 
-def _company(tree: Mapping[str, Any]) -> Company:
+def _player(tree: Mapping[str, Any]) -> Player:
     """What a worker plays with, built from a run's configuration as plain containers."""
     config = from_tree(tree, trust=True)
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     env = environments(config)(config.rollout.environments)
-    return Company(env, build_agent(config, spaces(env)), _collector(config), config.seed)
+    return Player(env, build_agent(config, spaces(env)), _collector(config), config.seed)
 
 
 def _callback(name: str, fields: object) -> pl.Callback:

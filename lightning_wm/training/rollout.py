@@ -70,10 +70,12 @@ class Rollout(pl.Callback):
         self._empty = 0
         """Ranks whose every episode was dropped so far."""
         if self.config.workers and worker is None:
-            raise UserError("rollout.workers=1 needs a worker; type Rollout(..., worker=Worker(f)), f() a Company")
+            raise UserError("rollout.workers=1 needs a worker; type Rollout(..., worker=Worker(f)), f() a Player")
         self._worker = worker if self.config.workers else None
+        self._ahead = False
+        """Whether the worker plays now."""
         self._acting: dict[str, Tensor] | None = None
-        """The weights with which the worker plays now; None while it waits."""
+        """The weights with which it does, or would if the run were not to end with this turn."""
 
     @property
     def counters(self) -> Counters:
@@ -100,19 +102,21 @@ class Rollout(pl.Callback):
         self._cast(trainer, pl_module)
         if self._worker is not None:
             self._worker.start()
-            if self._acting is not None:  # the run was left in the middle of a turn
+            if self._acting is not None:  # the run was left in the middle of a turn, or has got more env steps
                 self._play_ahead(trainer, self._acting)
         if self.counters.turns == 0 and self.counters.episodes < self.config.seed_episodes:
             self._seed_episodes(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._ahead:
+            self._gather(trainer)
         if self.counters.turns >= self._pretrain_turns(trainer):
             if self._exploring != self._explores():
                 self._cast(trainer, pl_module)
             with in_eval_mode(pl_module):
                 self._turn(trainer)
             self.counters.owed -= self.config.env_steps
-            if self._worker is not None and self._more():
+            if self._worker is not None:
                 self._play_ahead(trainer, weights_of(pl_module))
         self._measure(trainer)
 
@@ -122,9 +126,9 @@ class Rollout(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         learned = time.monotonic() - self._learning
         sampled = replay_data(trainer).seconds - self._sampled
-        report(trainer, {"time/update": learned - sampled, "time/sample": sampled})
-        if self._acting is not None:
+        if self._ahead:
             self._gather(trainer)
+        report(trainer, {"time/update": learned - sampled, "time/sample": sampled})
         self.counters.turns += 1
         self.state.tick()
         if self.counters.owed < self.config.env_steps and not self._more():
@@ -137,13 +141,13 @@ class Rollout(pl.Callback):
         self._dismiss()
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters of this rank, and the weights with which a worker plays."""
+        """The counters of this rank, and the weights with which a worker plays or would."""
         return dict(self.counters) | ({} if self._acting is None else {"acting": self._acting})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from these counters and weights."""
         self.counters.restore(state_dict)
-        self._acting = state_dict.get("acting")
+        self._acting = None if self._worker is None else state_dict.get("acting")
 
     # ---- collecting
 
@@ -190,6 +194,8 @@ class Rollout(pl.Callback):
         self.state.phase = "collecting"
         assert self.actor is not None
         self.actor.noise = self._noise()
+        if self.counters.owed >= self.config.env_steps:
+            return
         begin = time.monotonic()
         while self.counters.owed < self.config.env_steps:
             before = self.counters.env_steps
@@ -215,33 +221,35 @@ class Rollout(pl.Callback):
         return self.counters.env_steps < self.state.budget
 
     def _play_ahead(self, trainer: pl.Trainer, weights: dict[str, Tensor]) -> None:
-        """Let the worker play what the next turn lacks, in equal parts on all ranks."""
+        """Let the worker play what the next turn lacks, in equal parts on all ranks, if there is to be one."""
         assert self._worker is not None
         lacking = self.config.env_steps - self.counters.owed
-        if lacking <= 0:
-            return
-        self._acting = weights
-        self._worker.begin(
-            Order(
-                weights=weights,
-                env_steps=math.ceil(lacking / trainer.world_size),
-                first=self.counters.rank_episodes,
-                rank=trainer.global_rank,
-                noise=self._noise(),
-                explore=self._explores(),
+        self._acting = weights if lacking > 0 else None
+        self._ahead = lacking > 0 and self._more()
+        if self._ahead:
+            self._worker.begin(
+                Order(
+                    weights=weights,
+                    env_steps=math.ceil(lacking / trainer.world_size),
+                    first=self.counters.rank_episodes,
+                    rank=trainer.global_rank,
+                    noise=self._noise(),
+                    explore=self._explores(),
+                )
             )
-        )
 
     def _gather(self, trainer: pl.Trainer) -> None:
         """Take what the worker has played, before the turn's checkpoint; the next turn plays what is still lacking."""
         assert self._worker is not None
         worker, begin, before = self._worker, time.monotonic(), self.counters.env_steps
-        self._empty = commit(trainer, self.state, self.failures, lambda: worker.finish(self.state.signals.poll))
-        self._acting = None
+        self.state.phase = "waiting"
+        self._empty = commit(trainer, self.state, self.failures, lambda: worker.finish(self.state.look))
+        self._ahead, self._acting = False, None
         self.counters.owed += self.counters.env_steps - before
         report(trainer, {"time/collect": time.monotonic() - begin})
 
     def _dismiss(self) -> None:
+        self._ahead, self._acting = False, None
         if self._worker is not None:
             self._worker.close()
 

@@ -27,11 +27,11 @@ class RunState:
     signals: Signals = field(default_factory=Signals)
     counters: Counters = field(default_factory=Counters)
     phase: str = "starting"
-    """`starting`, `seed episodes`, `collecting`, `learning` or `evaluating`."""
+    """`starting`, `seed episodes`, `collecting`, `learning`, `waiting` (for a worker) or `evaluating`."""
     last_return: float = math.nan
-    """Mean return of the newest round of collected episodes."""
+    """Mean return of the newest collected episodes: a round's, or all that a worker played for a turn."""
     milliseconds: float = math.nan
-    """Wall time of the newest decision while collecting."""
+    """Wall time of the newest decision while collecting; afterwards the median of the newest episodes'."""
     is_best: bool = False
     """Whether the weights of now are the best so far, by evaluation."""
     decisions: int = 0
@@ -43,7 +43,7 @@ class RunState:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """How episodes are collected, and how many may fail, evaluation's included."""
     listeners: list[Callable[[], None]] = field(default_factory=list)
-    """Called after every decision."""
+    """Called at every look."""
     _clock: float | None = None
 
     @property
@@ -64,6 +64,14 @@ class RunState:
             Interrupted: a signal came.
         """
         self.decisions += 1
+        self.look()
+
+    def look(self) -> None:
+        """Now and then in what takes long.
+
+        Raises:
+            Interrupted: a signal came.
+        """
         self.signals.poll()
         for listener in self.listeners:
             listener()

@@ -11,8 +11,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -30,10 +31,12 @@ from lightning_wm.protocols import Actor, Agent, Planner
 
 LOOK = 0.2
 """Seconds between two looks at whether to go on waiting."""
+GRACE = 3.0
+"""Seconds that a process has to close its simulators in, before it is killed."""
 
 
 @dataclass
-class Company:
+class Player:
     """What a worker plays with."""
 
     env: EnvBase
@@ -83,14 +86,14 @@ class Worker:
         make: builds what it plays with, in its process; sent there by cloudpickle.
     """
 
-    def __init__(self, make: Callable[[], Company]) -> None:
+    def __init__(self, make: Callable[[], Player]) -> None:
         self.make = make
         self._process: subprocess.Popen[bytes] | None = None
         self._line: Connection
         self._first = 0
 
     def start(self) -> None:
-        """Start the process, if there is none that lives; it is ready some seconds later, for which `begin` waits."""
+        """Start the process, if there is none that lives; it is ready some seconds later."""
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
@@ -109,23 +112,22 @@ class Worker:
         """Let it play; `finish` must come before the next order."""
         self.start()
         self._first = order.first
-        self._send(pickle.dumps(order))
+        # Weights are more than a pipe holds, and a process that is still starting takes nothing from it.
+        threading.Thread(target=self._send, args=[pickle.dumps(order)], daemon=True).start()
 
     def finish(self, look: Callable[[], object]) -> Played:
         """Wait for what it has played; where it has died, that is one failure, and what it had played is lost.
 
         Args:
-            look: called now and then while it plays; what it raises comes through, and the process is ended.
+            look: called again and again while it plays; what it raises comes through, and the process is ended.
 
         Raises:
-            LightningWMError: an environment that cannot be restarted has failed.
+            LightningWMError: it could not build what it plays with, or an environment that cannot be restarted failed.
         """
         begun = self._first
         try:
             while True:
-                while not self._line.poll(LOOK):
-                    look()
-                message = pickle.loads(self._line.recv_bytes())
+                message = self._next(look)
                 if isinstance(message, LightningWMError):
                     raise message
                 if isinstance(message, Played):
@@ -139,76 +141,123 @@ class Worker:
 
     def close(self) -> None:
         """End the process; it keeps nothing that is worth saving."""
-        if self._process is not None:
-            self._line.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        self._end()
+
+    def _next(self, look: Callable[[], object]) -> Any:
+        look()
+        assert self._process is not None
+        while not self._line.poll(LOOK):
+            look()
+            # A simulator's own child may hold the other end open.
+            if self._process.poll() is not None and not self._line.poll():
+                raise EOFError
+        return pickle.loads(self._line.recv_bytes())
 
     def _send(self, message: bytes) -> None:
         with suppress(OSError):  # it has died, which `finish` finds
             self._line.send_bytes(message)
 
     def _died(self) -> EnvironmentFailure:
-        assert self._process is not None
-        code = self._process.wait()
-        self.close()
+        code = self._end()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return EnvironmentFailure(f"the worker that plays episodes {how}; what it had played is lost")
+
+    def _end(self) -> int:
+        """The process's exit code, negative for a signal; it and what it has started are killed if need be."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        self._line.close()
+        try:
+            return process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return process.wait()
 
 
 # ---- in its process
 
 
+class _Alone(BaseException):
+    """The run's end of the line is closed: the run has ended, however it did."""
+
+
 def main(descriptor: int) -> None:
     """Play what is ordered until the run's end of the line closes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # a scheduler sends them to every process; the run decides
+        # A scheduler sends them to every process; the run decides. Ignored ones would be so in its children too.
+        signal.signal(number, lambda *_: None)
     torch.set_num_threads(1)
-    with suppress(EOFError, ConnectionError), Connection(descriptor) as line:  # the run has ended, however it did
+    with suppress(_Alone), Connection(descriptor) as line:
         _serve(line)
 
 
 def _serve(line: Connection) -> None:
-    company: Company = pickle.loads(line.recv_bytes())()
-    module: Any = company.agent
+    make = _received(line)
+    try:
+        player: Player = make()
+    except LightningWMError as error:
+        _received(line)
+        _answer(line, error)
+        return
+    with closing(player.env):
+        _play_orders(line, player)
+
+
+def _play_orders(line: Connection, player: Player) -> None:
+    module: Any = player.agent
     module.eval()
     actor: Actor | None = None
     explored = False
     while True:
-        order: Order = pickle.loads(line.recv_bytes())
+        order: Order = _received(line)
         _put(module, order.weights)
         if actor is None or explored != order.explore:
             explored = order.explore
-            actor = company.agent.actor(company.planner, seed=company.seed, rank=order.rank, explore=explored)
+            actor = player.agent.actor(player.planner, seed=player.seed, rank=order.rank, explore=explored)
         actor.noise = order.noise
         try:
-            answer: object = _play(line, order, company, actor)
+            answer: object = _play(line, order, player, actor)
         except LightningWMError as error:
             answer = error
-        line.send_bytes(pickle.dumps(answer))
+        _answer(line, answer)
 
 
 def _put(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Give a module weights, and first their type."""
-    name, own = next(iter(module.named_parameters()))
-    if own.dtype != weights[name].dtype:
-        module.to(weights[name].dtype)
+    for name, own in module.named_parameters():
+        if own.dtype != weights[name].dtype:
+            module.to(weights[name].dtype)
+            break
     module.load_state_dict(weights)
 
 
-def _play(line: Connection, order: Order, company: Company, actor: Actor) -> Played:
+def _play(line: Connection, order: Order, player: Player, actor: Actor) -> Played:
     def look() -> None:
         if line.poll():  # nothing is sent meanwhile: the other end is closed
-            raise EOFError
+            raise _Alone
 
     played, steps = Played(), 0
     while steps < order.env_steps and not played.errors:
-        first, rows = order.first + played.numbers, company.env.batch_size[0]
+        first, rows = order.first + played.numbers, player.env.batch_size[0]
         played.numbers += rows
-        line.send_bytes(pickle.dumps(first + rows))
-        seeds = rng.episode_seeds(company.seed, order.rank, first, rows)
-        episodes = play(company.env, actor, seeds, True, look, played.errors.append, first)
+        _answer(line, first + rows)
+        seeds = rng.episode_seeds(player.seed, order.rank, first, rows)
+        episodes = play(player.env, actor, seeds, True, look, played.errors.append, first)
         played.episodes += episodes
         steps += sum(episode.env_steps for episode in episodes)
     return played
+
+
+def _received(line: Connection) -> Any:
+    try:
+        return pickle.loads(line.recv_bytes())
+    except (EOFError, ConnectionError) as error:
+        raise _Alone from error
+
+
+def _answer(line: Connection, message: object) -> None:
+    try:
+        line.send_bytes(pickle.dumps(message))
+    except ConnectionError as error:
+        raise _Alone from error
