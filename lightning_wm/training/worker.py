@@ -154,7 +154,7 @@ class Worker:
         return pickle.loads(self._line.recv_bytes())
 
     def _send(self, message: bytes) -> None:
-        with suppress(OSError):  # it has died, which `finish` finds
+        with suppress(OSError, TypeError):  # it has died, which `finish` finds; or the line was closed meanwhile
             self._line.send_bytes(message)
 
     def _died(self) -> EnvironmentFailure:
