@@ -32,9 +32,6 @@ class ConfigError(UserError):
         self.faults = list(faults)
         super().__init__("\n".join(self.faults))
 
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
-        return ConfigError, (self.faults,)
-
 
 class NumericsError(LightningWMError):
     """Losses or gradients stay non-finite (exit 3)."""

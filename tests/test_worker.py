@@ -26,8 +26,9 @@ from lightning_wm.protocols import Spaces
 from lightning_wm.runs.checkpoint import load_checkpoint
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training.experiment import build_experiment
+from lightning_wm.training.messages import Order
 from lightning_wm.training.rollout import Rollout
-from lightning_wm.training.worker import Order, Player, Worker, weights_of
+from lightning_wm.training.worker import Player, Worker, weights_of
 from tests.conftest import TINY
 from tests.faults import Faulty
 from tests.forks import Run, check_equal, outcome, strike
@@ -85,7 +86,7 @@ def player() -> Player:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    started = Worker(player)
+    started = Worker("tests.test_worker:player")
     yield started
     started.close()
 
@@ -141,12 +142,12 @@ def test_whoever_waits_for_it_may_leave_between_rounds(worker: Worker) -> None:
     assert not workers()
 
 
-def _refuses() -> Player:
+def refuses() -> Player:
     raise ConfigError(["agent.name=mine: there is no such agent", "seed=x: expected a number"])
 
 
 def test_what_cannot_be_built_is_said_as_the_run_would_say_it() -> None:
-    worker = Worker(_refuses)
+    worker = Worker("tests.test_worker:refuses")
     worker.begin(order(PlaNet(model=world(Spaces(action=1, observation=5))), 1))
     with pytest.raises(ConfigError, match="there is no such agent") as error:
         worker.finish(lambda: None)

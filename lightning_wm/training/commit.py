@@ -9,9 +9,9 @@ import lightning.pytorch as pl
 from lightning_wm.errors import Interrupted, LightningWMError
 from lightning_wm.playing.episode import Episode, measures
 from lightning_wm.playing.failures import Failures
+from lightning_wm.training.messages import Played
 from lightning_wm.training.ranks import from_ranks, raise_together, report, summed_over_ranks
 from lightning_wm.training.state import RunState, replay_data
-from lightning_wm.training.worker import Played
 
 
 def commit(trainer: pl.Trainer, state: RunState, failures: Failures, play: Callable[[], Played]) -> int:

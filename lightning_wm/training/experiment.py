@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -95,7 +94,7 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     planner = build("planner", config.planner)
     state = RunState(config.env_steps, signals or Signals())
     pretrain = config.trainer.pretrain_updates
-    worker = Worker(partial(_player, plain(config)))
+    worker = Worker(f"{__name__}:{player_of.__name__}", plain(config))
     rollout = Rollout(env, _collector(config), config.rollout, config.env_steps, config.seed, pretrain, state, worker)
     judged = min(config.evaluation.environments, config.evaluation.episodes)
     evaluate = Evaluate(lambda: make(max(1, judged)), state, planner, config.evaluation)
@@ -126,7 +125,7 @@ def _collector(config: Config) -> Planner:
     return planner
 
 
-def _player(tree: Mapping[str, Any]) -> Player:
+def player_of(tree: Mapping[str, Any]) -> Player:
     """What a worker plays with, built from a run's configuration as plain containers."""
     config = from_tree(tree, trust=True)
     if config.deterministic:

@@ -20,9 +20,10 @@ from lightning_wm.playing.random import RandomActor
 from lightning_wm.protocols import Actor, Planner
 from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.training.commit import commit
+from lightning_wm.training.messages import Order, Played
 from lightning_wm.training.ranks import report
 from lightning_wm.training.state import RunState, acting_agent, replay_data
-from lightning_wm.training.worker import Order, Played, Worker, weights_of
+from lightning_wm.training.worker import Worker, weights_of
 
 
 class Rollout(pl.Callback):
@@ -70,7 +71,10 @@ class Rollout(pl.Callback):
         self._empty = 0
         """Ranks whose every episode was dropped so far."""
         if self.config.workers and worker is None:
-            raise UserError("rollout.workers=1 needs a worker; type Rollout(..., worker=Worker(f)), f() a Player")
+            raise UserError(
+                "rollout.workers=1 needs a worker; type Rollout(..., worker=Worker('module:function')), where the "
+                "function gives a training.worker.Player"
+            )
         self._worker = worker if self.config.workers else None
         self._ahead = False
         """Whether the worker plays now."""

@@ -6,28 +6,27 @@ thread pools, and what runs as a daemon (as a pool's processes do) may not have 
 
 from __future__ import annotations
 
+import importlib
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-import cloudpickle
 import torch
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from lightning_wm import rng
 from lightning_wm.errors import EnvironmentFailure, LightningWMError
-from lightning_wm.playing.episode import Episode
 from lightning_wm.playing.play import play
 from lightning_wm.protocols import Actor, Agent, Planner
+from lightning_wm.training.messages import Order, Played, packed, unpacked
 
 LOOK = 0.2
 """Seconds between two looks at whether to go on waiting."""
@@ -48,32 +47,6 @@ class Player:
     """Of the streams environment, exploration and planner."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """What is to be played."""
-
-    weights: dict[str, Tensor]
-    """The agent's `state_dict`, on the CPU."""
-    env_steps: int
-    """To play at least, in whole rounds of an episode for each environment."""
-    first: int
-    """Number of the first episode."""
-    rank: int
-    noise: float
-    explore: bool
-
-
-@dataclass
-class Played:
-    """What has become of an order."""
-
-    episodes: list[Episode] = field(default_factory=list)
-    numbers: int = 0
-    """Episodes that were begun, each with a number; those that failed are among them."""
-    errors: list[LightningWMError] = field(default_factory=list)
-    """Why episodes were dropped. A round with one is the last, so that whoever counts them can end the run."""
-
-
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """A copy of what a module has learned, on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
@@ -83,11 +56,12 @@ class Worker:
     """The run's end of the line to the process.
 
     Args:
-        make: builds what it plays with, in its process; sent there by cloudpickle.
+        make: `module:function`, which gives the `Player` in its process.
+        arguments: of that function, plain values.
     """
 
-    def __init__(self, make: Callable[[], Player]) -> None:
-        self.make = make
+    def __init__(self, make: str, *arguments: object) -> None:
+        self.make, self.arguments = make, list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._line: Connection
         self._first = 0
@@ -106,14 +80,14 @@ class Worker:
                 process_group=0,  # Ctrl-C is the run's to answer
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
-        self._send(cloudpickle.dumps(self.make))
+        self._send(packed([self.make, self.arguments]))
 
     def begin(self, order: Order) -> None:
         """Let it play; `finish` must come before the next order."""
         self.start()
         self._first = order.first
         # Weights are more than a pipe holds, and a process that is still starting takes nothing from it.
-        threading.Thread(target=self._send, args=[pickle.dumps(order)], daemon=True).start()
+        threading.Thread(target=self._send, args=[packed(order)], daemon=True).start()
 
     def finish(self, look: Callable[[], object]) -> Played:
         """Wait for what it has played; where it has died, that is one failure, and what it had played is lost.
@@ -151,7 +125,7 @@ class Worker:
             # A simulator's own child may hold the other end open.
             if self._process.poll() is not None and not self._line.poll():
                 raise EOFError
-        return pickle.loads(self._line.recv_bytes())
+        return unpacked(self._line.recv_bytes())
 
     def _send(self, message: bytes) -> None:
         with suppress(OSError, TypeError):  # it has died, which `finish` finds; or the line was closed meanwhile
@@ -193,9 +167,10 @@ def main(descriptor: int) -> None:
 
 
 def _serve(line: Connection) -> None:
-    make = _received(line)
+    make, arguments = _received(line)
+    module, _, function = make.partition(":")
     try:
-        player: Player = make()
+        player: Player = getattr(importlib.import_module(module), function)(*arguments)
     except LightningWMError as error:
         _received(line)
         _answer(line, error)
@@ -251,13 +226,13 @@ def _play(line: Connection, order: Order, player: Player, actor: Actor) -> Playe
 
 def _received(line: Connection) -> Any:
     try:
-        return pickle.loads(line.recv_bytes())
+        return unpacked(line.recv_bytes())
     except (EOFError, ConnectionError) as error:
         raise _Alone from error
 
 
 def _answer(line: Connection, message: object) -> None:
     try:
-        line.send_bytes(pickle.dumps(message))
+        line.send_bytes(packed(message))
     except ConnectionError as error:
         raise _Alone from error
