@@ -104,6 +104,17 @@ def test_a_run_that_has_lost_its_checkpoints_does_not_begin_anew(
     assert "best.ckpt but no turn-NNNNN.ckpt" in capsys.readouterr().err
 
 
+def test_a_run_that_was_killed_in_its_first_save_begins_anew(copy: Callable[[], Path]) -> None:
+    run = RunDirectory(copy())
+    for path in run.checkpoints.iterdir():
+        path.unlink()
+    half = run.checkpoints / ".turn-00001.ckpt.4711"
+    half.write_bytes(b"half of it")
+    assert fit([*TINY, "evaluation.video=false", f"run={run.path}"]) == 0
+    assert run.turns()
+    assert not half.exists()
+
+
 def test_a_checkpoint_is_read_once_to_go_on(copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """And compared with its checksum once: neither by `fit` and again by Lightning."""
     run = copy()

@@ -28,7 +28,7 @@ def newest(run: RunDirectory) -> Saved | None:
     """
     if run.turns():
         return run.load("last")
-    if others := sorted(run.checkpoints.glob("*.ckpt*")):
+    if others := sorted(run.checkpoints.glob("[!.]*.ckpt*")):  # a dot begins what was never whole
         raise UserError(
             f"{run.checkpoints} has {others[0].name} but no turn-NNNNN.ckpt to go on from; expected one; "
             "restore it from a copy, or type run=<a new folder> to start another run"
