@@ -75,10 +75,25 @@ def test_a_run_killed_anywhere_is_the_run_that_was_not(seed: int, undisturbed: O
     assert not [path.name for path in run.folder.rglob(".*")], "temporary files of killed processes"
 
 
+def test_a_run_from_pixels_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Patches, their pixels' statistics and the shifts' draws; killed after an update and inside a save."""
+    smaller = ("trainer.updates_per_turn=10", "trainer.pretrain_updates=10", "env_steps=640", "evaluation.every=320")
+    seen = ("observation=pixels", "model=patches_barlow", "model.pixels.shift=2", "agent=dreamer", *smaller)
+    keys = {setting.partition("=")[0] for setting in smaller}
+    command = (*(setting for setting in COMMAND if setting.partition("=")[0] not in keys), *seen)
+    calm, run = Run(tmp_path / "calm" / "run", command), Run(tmp_path / "run", command)
+    calm.whole()
+    expected = outcome(calm, Spaces(action=1, pixels=(3, 64, 64)))
+    assert [update for update, _ in expected.losses] == list(range(40))
+    codes = [strike(run, signal.SIGKILL, 14, 0.0), die_at(run, "written.ckpt:1")]
+    assert codes == [[-signal.SIGKILL]] * 2
+    run.whole()
+    check_equal(outcome(run, Spaces(action=1, pixels=(3, 64, 64))), expected)
+
+
 TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp", "rollout.seed_episodes=2", "rollout.env_steps=320")
 OTHERS = {
     "pixels": ("observation=pixels", "model.depth=2"),
-    "patches": ("observation=pixels", "model=patches_barlow", "model.pixels.shift=2", "agent=dreamer"),
     "behaviour": ("agent=dreamer",),
     "a worker": ("rollout.workers=1",),
     "two ranks": TWO_RANKS,
@@ -91,7 +106,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_kinds_of_runs_as_well(name: str, tmp_path: Path) -> None:
     ranks = 2 if name.startswith("two ranks") else 1
-    spaces = Spaces(action=1, pixels=(3, 64, 64)) if "observation=pixels" in OTHERS[name] else CARTPOLE
+    spaces = Spaces(action=1, pixels=(3, 64, 64)) if name == "pixels" else CARTPOLE
     updates, turns = 180, 6
     changed = (*COMMAND, "trainer.updates_per_turn=30", "trainer.pretrain_updates=30", *OTHERS[name])
     command = (*changed, f"env_steps={160 * turns * ranks}", "evaluation.every=320")

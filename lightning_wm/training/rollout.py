@@ -88,7 +88,7 @@ class Rollout(pl.Callback):
 
     @property
     def last_return(self) -> float:
-        """Mean return of the newest round of collected episodes; not-a-number before the first."""
+        """Mean return of the newest collected episodes, see `RunState.last_return`; not-a-number before the first."""
         return self.state.last_return
 
     # ---- Lightning's hooks

@@ -100,44 +100,23 @@ class Worker:
         """
         begun = self._first
         try:
-            while True:
-                message = self._next(look)
+            while (message := self._next(look)) is not None:
                 if isinstance(message, LightningWMError):
                     raise message
                 if isinstance(message, Played):
                     return message
                 begun = message
-        except (EOFError, OSError):
-            return Played(numbers=begun - self._first, errors=[self._died()])
         except BaseException:
             self.close()
             raise
+        return Played(numbers=begun - self._first, errors=[self._died()])
 
-    def close(self) -> None:
-        """End the process; it keeps nothing that is worth saving."""
-        self._end()
+    def close(self) -> int:
+        """End the process, which keeps nothing that is worth saving; it and what it has started are killed if need be.
 
-    def _next(self, look: Callable[[], object]) -> Any:
-        look()
-        assert self._process is not None
-        while not self._line.poll(LOOK):
-            look()
-            # A simulator's own child may hold the other end open.
-            if self._process.poll() is not None and not self._line.poll():
-                raise EOFError
-        return unpacked(self._line.recv_bytes())
-
-    def _send(self, message: bytes) -> None:
-        with suppress(OSError, TypeError):  # it has died, which `finish` finds; or the line was closed meanwhile
-            self._line.send_bytes(message)
-
-    def _died(self) -> EnvironmentFailure:
-        code = self._end()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return EnvironmentFailure(f"the worker that plays episodes {how}; what it had played is lost")
-
-    def _end(self) -> int:
-        """The process's exit code, negative for a signal; it and what it has started are killed if need be."""
+        Returns:
+            Its exit code, negative for a signal; 0 where there was none.
+        """
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -147,6 +126,29 @@ class Worker:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             return process.wait()
+
+    def _next(self, look: Callable[[], object]) -> Any:
+        """The next message; None where the process has died."""
+        look()
+        assert self._process is not None
+        while not self._line.poll(LOOK):
+            look()
+            # A simulator's own child may hold the other end open.
+            if self._process.poll() is not None and not self._line.poll():
+                return None
+        try:
+            return unpacked(self._line.recv_bytes())
+        except (EOFError, OSError):
+            return None
+
+    def _send(self, message: bytes) -> None:
+        with suppress(OSError, TypeError):  # it has died, which `finish` finds; or the line was closed meanwhile
+            self._line.send_bytes(message)
+
+    def _died(self) -> EnvironmentFailure:
+        code = self.close()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return EnvironmentFailure(f"the worker that plays episodes {how}; what it had played is lost")
 
 
 # ---- in its process
