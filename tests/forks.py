@@ -144,6 +144,8 @@ def _free_port() -> int:
 
 def strike(run: Run, number: int, updates: int, seconds: float) -> list[int]:
     """Send a signal that many seconds after an update; SIGKILL to one rank, others to all. Returns exit codes."""
+    if not RunDirectory(run.folder).turns():  # it begins anew: an earlier life's updates are not this one's
+        (run.folder / "metrics.jsonl").unlink(missing_ok=True)
     with run.living() as processes:
         while run.updates() < updates and all(process.is_alive() for process in processes):
             time.sleep(0.002)
