@@ -25,6 +25,7 @@ from lightning_wm.inspection.future import Future
 from lightning_wm.inspection.landscape import POINTS, gradients, hessian, orthogonal, survey
 from lightning_wm.inspection.picture import _frames, draw
 from lightning_wm.planning import problem_of
+from lightning_wm.planning.objective import score
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.trace import Trace
 from tests.problems import generators, linear_quadratic, recurrent
@@ -52,7 +53,11 @@ def test_looking_on_changes_nothing_and_sees_every_model_step(name: str) -> None
     assert steps == counted if problem.policy is None and name != "collocation" else steps <= counted
     for one in trace.scored:
         assert one.score.shape == one.actions.shape[:2]
-        again = Search(problem, state, generators(2), one.actions.shape[2]).score(one.actions)
+        search = Search(problem, state, generators(2), one.actions.shape[2])
+        again = search.score(one.actions)
+        if one.noise is not None:
+            rows, _ = search.rows(one.actions.shape[1])
+            again = score(problem, rows, one.actions.flatten(0, 1), one.noise).view(one.score.shape)
         assert torch.allclose(again, one.score)
 
 

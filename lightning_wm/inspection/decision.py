@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ class Decision:
             return self.plan
         first = self.scored[0]
         return first.actions[0, int(first.score[0].argmax())]
+
+    def candidates(self) -> Tensor | None:
+        """Where the last gradient step led, `[N, H, A]`; without one the last that were scored side by side, if any."""
+        climbed = [after.actions[0] for before, after in pairwise(self.scored) if before.climbed]
+        several = climbed or [scoring.actions[0] for scoring in self.scored if scoring.actions.shape[1] > 1]
+        return several[-1] if several else None
 
     def as_json(self) -> dict[str, Any]:
         """The search in numbers."""

@@ -99,12 +99,12 @@ def hessian(search: Search, plan: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spread(decision: Decision) -> Tensor:
-    """The principal directions `[2, H, A]` of the last scoring's candidates; the first two actions without any."""
-    plan, wide = decision.plan, [scoring.actions[0] for scoring in decision.scored if scoring.actions.shape[1] > 2]
-    if not wide:
+    """The principal directions `[2, H, A]` of the candidates at the end; without three of them two actions."""
+    plan, candidates = decision.plan, decision.candidates()
+    if candidates is None or len(candidates) < 3:
         return orthogonal(torch.eye(max(2, plan.numel()))[:2, : plan.numel()].reshape(2, *plan.shape).to(plan))
-    candidates = wide[-1].flatten(1)  # N, H*A
-    principal = torch.linalg.svd(candidates - candidates.mean(0), full_matrices=False).Vh
+    flat = candidates.flatten(1)  # N, H*A
+    principal = torch.linalg.svd(flat - flat.mean(0), full_matrices=False).Vh
     return orthogonal(principal[:2].reshape(-1, *plan.shape))
 
 

@@ -133,8 +133,8 @@ def _cut(axis: Axes, decision: Decision, cut: Cut, title: str) -> None:
         axis.figure.colorbar(shades, ax=axis)
         if np.isfinite(scores).all() and scores.max() > scores.min():
             axis.contour(x, x, scores, levels=8, colors="white", linewidths=0.5)
-    last = [scoring.actions[0] for scoring in decision.scored if scoring.actions.shape[1] > 1][-1:]
-    for candidates in last:
+    candidates = decision.candidates()
+    if candidates is not None:
         shadow = _project(candidates - decision.plan, cut.directions).cpu()
         inside = shadow[(shadow.abs() <= 1).all(1)][:200]
         axis.plot(inside[:, 0], inside[:, 1], "o", color="white", markeredgecolor="black", markeredgewidth=0.5,

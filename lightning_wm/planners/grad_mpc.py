@@ -34,17 +34,17 @@ class GradMPCConfig(Ascent, PlannerConfig):
     """Gradient ascent on action sequences."""
 
     name: str = "grad_mpc"
-    execute: Literal["best", "mean", "basin", "sample"] = "mean"
-    iterations: Count = 10
+    execute: Literal["best", "mean", "basin", "vote", "sample"] = "vote"
+    iterations: Count = 14
     step_size: Positive = 0.5
     optimiser: Literal["adam", "sgd", "lbfgs"] = "lbfgs"
     momentum: Weight = 0.9
     bound: Literal["tanh", "clip"] = "clip"
-    candidates: Count = 16
+    candidates: Count = 12
     """N: action sequences that are improved side by side."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
-    the candidates, for `basin` all."""
+    """Best candidates that `execute: mean` averages, `basin` and `vote` choose among and `sample` draws from; null: a
+    third of the candidates, for `basin` and `vote` all."""
     warm_start: bool = True
     """Start one candidate from the previous plan, moved on in time."""
     zero: bool = False

@@ -37,7 +37,7 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     name: str = "policy_grad_mpc"
     horizon: Count = 12
     """H: agent steps that are imagined; the value stands for what follows."""
-    execute: Literal["best", "mean", "basin", "sample"] = "mean"
+    execute: Literal["best", "mean", "basin", "vote", "sample"] = "mean"
     objective: Objective = field(default_factory=lambda: Objective(terminal_value=True))
     iterations: Count = 5
     step_size: Positive = 0.1
@@ -52,8 +52,8 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     mix: Mix = field(default_factory=Mix)
     """Where the candidates come from."""
     elites: Count | None = None
-    """Best candidates that `execute: mean` averages, `basin` chooses among and `sample` draws from; null: a third of
-    the candidates, for `basin` all."""
+    """Best candidates that `execute: mean` averages, `basin` and `vote` choose among and `sample` draws from; null: a
+    third of the candidates, for `basin` and `vote` all."""
     warm_start: bool = True
     """Use the previous plan; without it, the candidates of `mix.previous` are random."""
     reuse: Share = 0.0

@@ -23,8 +23,8 @@ class Observer(Protocol):
     def begin(self, search: Search) -> None:
         """A new search."""
 
-    def add(self, actions: Tensor, score: Tensor, climbed: bool) -> None:
-        """One scoring of candidates `[E, N, H, A]`."""
+    def add(self, actions: Tensor, score: Tensor, climbed: bool, noise: Tensor | None = None) -> None:
+        """One scoring of candidates `[E, N, H, A]`; `noise` where it was not under the search's own."""
 
 
 def finite(values: Tensor) -> Tensor:
@@ -74,6 +74,22 @@ class Search:
         other._score, other._trace = score, None
         return other
 
+    def doubt(self, plan: Tensor, draws: int = 8) -> Tensor:
+        """Standard deviation `[E]` of what a plan `[E, H, A]` is worth over draws of the latents; 0 without any.
+
+        Where it is not finite it is 0.
+        """
+        if self.problem.noise is None:
+            return plan.new_zeros(len(plan))
+        rows = [self.problem.noise((self.horizon, draws), generator) for generator in self.generators]
+        noise = torch.stack(rows, 1).flatten(1, 2).to(self.like)  # H, E*D, ...
+        plans = plan[:, None].expand(-1, draws, -1, -1)
+        state, _ = self._begin(plans)
+        with torch.no_grad():
+            values = score(self.problem, state, plans.flatten(0, 1), noise).view(-1, draws)
+        values = self._seen(plans, finite(values), noise=noise)
+        return torch.nan_to_num(values.std(1), nan=0.0, posinf=0.0)
+
     def _draw(self) -> Tensor | None:
         if self.problem.noise is None:
             return None
@@ -117,9 +133,9 @@ class Search:
         with torch.no_grad():
             return self._seen(actions, finite(self._evaluate(actions)))
 
-    def _seen(self, actions: Tensor, values: Tensor, climbed: bool = False) -> Tensor:
+    def _seen(self, actions: Tensor, values: Tensor, climbed: bool = False, noise: Tensor | None = None) -> Tensor:
         if self._trace is not None:
-            self._trace.add(actions, values, climbed)
+            self._trace.add(actions, values, climbed, noise)
         return values
 
     def gradient(self, free: Tensor, bound: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:

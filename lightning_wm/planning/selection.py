@@ -1,4 +1,4 @@
-"""What is executed of the candidates: the best, the mean of the elites or of those on one peak, or one of them."""
+"""What is executed of the candidates: the best, one of the elites, or a mean: of the elites or of those on one peak."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ def choose(
         candidates: `[E, N, H, A]`.
         score: `[E, N]`, -inf where not finite.
         execute: `best`; `mean`, of the `elites` best; `basin`, of those among them that are on the best one's peak;
-            `sample`, one of the `elites` best, drawn uniformly.
-        elites: K; None for a third of the candidates, of `basin` for all.
+            `vote`, of those that are on the peak that most are on (`elected`); `sample`, one of the `elites` best,
+            drawn uniformly.
+        elites: K; None for a third of the candidates, of `basin` and `vote` for all.
     """
     count = candidates.shape[1]
-    elites = elites or (count if execute == "basin" else third(count))
+    elites = elites or (count if execute in ("basin", "vote") else third(count))
     ranked, order = score.sort(dim=1, descending=True, stable=True)
     number = 1 if execute == "best" else elites
     top, index = ranked[:, :number], order[:, :number]  # E, K
     plans = pick(candidates, index)  # E, K, H, A
     if execute == "basin":
         return safe(search, average(plans, same_basin(search, plans, top)), plans[:, 0], top[:, 0])
+    if execute == "vote" and number > 1:
+        return vote(search, plans, top)
     if execute == "mean":
         return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])
     if execute == "sample":
@@ -39,20 +42,65 @@ def choose(
     return plans[:, 0], top[:, 0]
 
 
-def same_basin(search: Search, plans: Tensor, score: Tensor) -> Tensor:
-    """Which plans `[E, K, H, A]` are on the peak of the first: `[E, K]`.
+def same_basin(
+    search: Search, plans: Tensor, score: Tensor, of: Tensor | None = None, doubt: Tensor | None = None
+) -> Tensor:
+    """Which plans `[E, K, H, A]` are on the peak of one of them: `[E, K]`.
 
     Half-way to it the score is at least the mean of both ends, as everywhere on a peak that is concave; between two
     peaks it is less, and a mean over them would be worth less than either.
 
     Args:
         score: `[E, K]`, of the plans.
+        of: index `[E]` of the one; None for the first.
+        doubt: `[E]`, what half-way may lack and is on the same peak still; None for nothing.
     """
-    halfway = search.score((plans + plans[:, :1]) / 2)
-    ends = (score + score[:, :1]) / 2
-    rounding = 8 * torch.finfo(score.dtype).eps * ends.abs()
-    same = (halfway >= ends - rounding) & score.isfinite()
-    return same | (torch.arange(score.shape[1], device=score.device) == 0) & score[:, :1].isfinite()
+    of = torch.zeros_like(score[:, 0], dtype=torch.int64) if of is None else of
+    itself = torch.arange(score.shape[1], device=score.device) == of[:, None]
+    end = score.gather(1, of[:, None])
+    halfway = search.score((plans + pick(plans, of[:, None])) / 2)
+    ends = (score + end) / 2
+    lacking = 8 * torch.finfo(score.dtype).eps * ends.abs()
+    if doubt is not None:
+        lacking = lacking + doubt[:, None]
+    return ((halfway >= ends - lacking) & score.isfinite()) | itself & end.isfinite()
+
+
+def vote(search: Search, plans: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean `[E, H, A]` of the plans on the peak that most are on, and its score `[E]`.
+
+    The best of them stands in for the mean where the model is sure that it is better.
+
+    Args:
+        plans: `[E, K, H, A]`, the best first.
+        score: `[E, K]`.
+    """
+    doubt = search.doubt(plans[:, 0])
+    peak = elected(search, plans, score, doubt)
+    first = peak.to(torch.int8).argmax(1)[:, None]  # the first that is: the best
+    best, best_score = pick(plans, first)[:, 0], score.gather(1, first)[:, 0]
+    return safe(search, average(plans, peak), best, best_score, doubt)
+
+
+def elected(search: Search, plans: Tensor, score: Tensor, doubt: Tensor) -> Tensor:
+    """Which plans `[E, K, H, A]`, the best first, are on the peak that most are on: `[E, K]`.
+
+    To choose from are the best one's peak and that of the best one beside it. A plan's vote for its peak is
+    exp((score - best) / doubt): what the model cannot tell apart counts the same, so that a peak found by many wins
+    over one that a single plan was promised hardly more on. Without doubt (known dynamics) the best one's peak wins.
+
+    Args:
+        score: `[E, K]`, of the plans.
+        doubt: `[E]`, standard deviation of the best one's score over draws of the latents.
+    """
+    votes = ((score - score[:, :1]) / doubt[:, None].clamp(min=torch.finfo(score.dtype).tiny)).exp()
+    first = same_basin(search, plans, score, doubt=doubt)
+    others = score.isfinite() & ~first
+    if not others.any():
+        return first
+    second = same_basin(search, plans, score, others.to(torch.int8).argmax(1), doubt) & others
+    more = (votes * second).sum(1) > (votes * first).sum(1)
+    return torch.where(more[:, None], second, first)
 
 
 def average(plans: Tensor, weights: Tensor) -> Tensor:
@@ -62,10 +110,18 @@ def average(plans: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, :, None, None] * plans).sum(1)
 
 
-def safe(search: Search, plan: Tensor, best: Tensor, best_score: Tensor) -> tuple[Tensor, Tensor]:
-    """`plan` `[E, H, A]` and its score `[E]`, or the best candidate's where that score is not finite."""
+def safe(
+    search: Search, plan: Tensor, best: Tensor, best_score: Tensor, doubt: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`plan` `[E, H, A]` and its score `[E]`, or the best candidate's where that score is not finite.
+
+    Args:
+        doubt: `[E]`, the most by which the score may be lower than the best candidate's; None for any.
+    """
     score = search.score(plan[:, None])[:, 0]
     usable = score.isfinite()
+    if doubt is not None:
+        usable = usable & (score >= best_score - doubt)
     return torch.where(usable[:, None, None], plan, best), torch.where(usable, score, best_score)
 
 

@@ -21,9 +21,9 @@ class PlannerConfig:
     """The planner's name."""
     horizon: Count = 12
     """H: agent steps that are imagined (PlaNet's 12, arXiv:1811.04551 App. A)."""
-    execute: Literal["best", "mean", "basin", "sample"] = "best"
-    """`best` candidate, `mean` of the elites, `basin`, the mean of those on the best one's peak, or `sample`, one of
-    the elites."""
+    execute: Literal["best", "mean", "basin", "vote", "sample"] = "best"
+    """`best` candidate, `mean` of the elites, `basin`, the mean of those on the best one's peak, `vote`, of those on
+    the peak that most are on where the model cannot tell them apart, or `sample`, one of the elites."""
     replan: Count = 1
     """Decisions that a plan serves; 1 plans at every decision."""
     latents: Literal["mean", "sample"] = "mean"

@@ -19,6 +19,8 @@ class Scored:
     """`[E, N]`, -inf where not finite."""
     climbed: bool
     """Whether a gradient was taken with it: the next scoring then has the same candidates, one step further."""
+    noise: Tensor | None = None
+    """Of the latents, `[H, E*N, ...]`, where other than the search's own were drawn for it."""
 
 
 class Trace:
@@ -35,6 +37,6 @@ class Trace:
         """Forget what was, for a new search."""
         self.search, self.scored = search, []
 
-    def add(self, actions: Tensor, score: Tensor, climbed: bool) -> None:
+    def add(self, actions: Tensor, score: Tensor, climbed: bool, noise: Tensor | None = None) -> None:
         """Keep one scoring of candidates `[E, N, H, A]`."""
-        self.scored.append(Scored(actions.detach().clone(), score.detach().clone(), climbed))
+        self.scored.append(Scored(actions.detach().clone(), score.detach().clone(), climbed, noise))
