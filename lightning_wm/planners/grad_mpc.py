@@ -4,10 +4,10 @@
     a^j <- a^j + step * grad_a score(s, a^j)                   I times
     execute the first action of argmax_j score
 
-Deviations from the paper: a mean is executed, of the candidates on the peak that most are on (in the closed loop it beats
-the best one, which chatters; docs/planners/grad_mpc.md has the numbers), L-BFGS steps instead of plain ones, actions projected onto
-their bounds, the prior's mode instead of sampled latents, the shifted previous plan as one candidate, and every
-candidate keeps the best it has seen.
+Deviations from the paper: a mean is executed, of the candidates on the peak that most are on (in the closed loop it
+beats the best one, which chatters; docs/planners/grad_mpc.md has the numbers), L-BFGS steps instead of plain ones,
+actions projected onto their bounds, the prior's mode instead of sampled latents, the shifted previous plan as one
+candidate, and every candidate keeps the best it has seen.
 """
 
 from __future__ import annotations
