@@ -79,10 +79,9 @@ class Search:
 
         Where it is not finite it is 0.
         """
-        if self.problem.noise is None:
+        noise = self._draw(draws)
+        if noise is None:
             return plan.new_zeros(len(plan))
-        rows = [self.problem.noise((self.horizon, draws), generator) for generator in self.generators]
-        noise = torch.stack(rows, 1).flatten(1, 2).to(self.like)  # H, E*D, ...
         plans = plan[:, None].expand(-1, draws, -1, -1)
         state, _ = self._begin(plans)
         with torch.no_grad():
@@ -90,11 +89,12 @@ class Search:
         values = self._seen(plans, finite(values), noise=noise)
         return torch.nan_to_num(values.std(1), nan=0.0, posinf=0.0)
 
-    def _draw(self) -> Tensor | None:
+    def _draw(self, number: int = 1) -> Tensor | None:
+        """Noise of the latents for as many plans of every environment, `[H, E*number, ...]`; None without any."""
         if self.problem.noise is None:
             return None
-        rows = [self.problem.noise((self.horizon,), generator) for generator in self.generators]
-        return torch.stack(rows, 1).to(self.like)
+        rows = [self.problem.noise((self.horizon, number), generator) for generator in self.generators]
+        return torch.stack(rows, 1).flatten(1, 2).to(self.like)
 
     def rows(self, candidates: int) -> tuple[State, Tensor | None]:
         """State `[E*N, ...]` and noise `[H, E*N, ...]`: every environment's row N times."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_wm.planning.search import Search
 
-_SURE = 3  # deviations; one returns 5 less on a learned cartpole, whose best plan changes from decision to decision
+_SURE = 3  # deviations; one returns 852 on a learned cartpole, three 855; no limit leaves the pendulum at 0.946
 
 
 def choose(
@@ -113,17 +113,17 @@ def average(plans: Tensor, weights: Tensor) -> Tensor:
 
 
 def safe(
-    search: Search, plan: Tensor, best: Tensor, best_score: Tensor, doubt: Tensor | None = None
+    search: Search, plan: Tensor, best: Tensor, best_score: Tensor, slack: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`plan` `[E, H, A]` and its score `[E]`, or the best candidate's where that score is not finite.
 
     Args:
-        doubt: `[E]`, the most by which the score may be lower than the best candidate's; None for any.
+        slack: `[E]`, the most by which the score may be lower than the best candidate's; None for any.
     """
     score = search.score(plan[:, None])[:, 0]
     usable = score.isfinite()
-    if doubt is not None:
-        usable = usable & (score >= best_score - doubt)
+    if slack is not None:
+        usable = usable & (score >= best_score - slack)
     return torch.where(usable[:, None, None], plan, best), torch.where(usable, score, best_score)
 
 
