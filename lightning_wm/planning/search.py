@@ -80,7 +80,7 @@ class Search:
         Where it is not finite it is 0.
         """
         noise = self._draw(draws)
-        if noise is None:
+        if noise is None or not noise.numel():  # nothing is drawn: every draw would be worth the same
             return plan.new_zeros(len(plan))
         plans = plan[:, None].expand(-1, draws, -1, -1)
         state, _ = self._begin(plans)
