@@ -81,6 +81,13 @@ def test_what_the_model_cannot_tell_apart_is_decided_by_number() -> None:
     assert vote(0.02, elites=2) == pytest.approx(0.5)  # one vote against one, and the lower counts less
 
 
+def test_the_better_half_is_averaged_where_the_others_would_drag_it_back() -> None:
+    """0.3 is on the peak (-0.006 half-way to 0.48, -0.009 the mean of both ends), and a mean with it is worth less."""
+    assert vote(0.0, (0.48, 0.3, 0.53)) == pytest.approx(0.505)  # worth 0.0050; of all 0.0009; 0.48 alone 0.0044
+    assert vote(0.0, (0.53, 0.44, 0.57, 0.48)) == pytest.approx(0.505)  # of all as of the better half
+    assert vote(0.0, (0.53, 0.45, 0.54)) == pytest.approx((0.53 + 0.45 + 0.54) / 3)  # 0.535 without the worst
+
+
 def test_candidates_that_are_not_finite_have_no_vote() -> None:
     looked = search(peaks(0.02))
     candidates = torch.tensor(PLANS, dtype=D).view(1, -1, 1, 1)

@@ -78,7 +78,7 @@ class Fitted:
         """
         plan = self.best, self.best_score
         if execute == "mean":
-            plan = safe(search, self.mean, *plan)
+            plan = safe(search, self.mean[:, None], *plan)
         elif execute == "sample":
             plan = choose(search, self.candidates, self.score, "sample", self.elites.shape[1])
         return SearchResult(

@@ -33,11 +33,11 @@ def choose(
     top, index = ranked[:, :number], order[:, :number]  # E, K
     plans = pick(candidates, index)  # E, K, H, A
     if execute == "basin":
-        return safe(search, average(plans, same_basin(search, plans, top)), plans[:, 0], top[:, 0])
+        return safe(search, average(plans, same_basin(search, plans, top))[:, None], plans[:, 0], top[:, 0])
     if execute == "vote" and number > 1:
         return vote(search, plans, top)
     if execute == "mean":
-        return safe(search, average(plans, top.isfinite()), plans[:, 0], top[:, 0])
+        return safe(search, average(plans, top.isfinite())[:, None], plans[:, 0], top[:, 0])
     if execute == "sample":
         chosen = draw_index(search, top.isfinite().to(candidates))  # E
         return pick(plans, chosen[:, None])[:, 0], top.gather(1, chosen[:, None])[:, 0]
@@ -57,21 +57,25 @@ def same_basin(
         of: index `[E]` of the one; None for the first.
         doubt: `[E]`, what half-way may lack and is on the same peak still; None for nothing.
     """
-    of = torch.zeros_like(score[:, 0], dtype=torch.int64) if of is None else of
-    itself = torch.arange(score.shape[1], device=score.device) == of[:, None]
-    end = score.gather(1, of[:, None])
-    halfway = search.score((plans + pick(plans, of[:, None])) / 2)
-    ends = (score + end) / 2
+    of = torch.zeros_like(score[:, :1], dtype=torch.int64) if of is None else of[:, None]  # E, 1
+    others = torch.arange(score.shape[1] - 1, device=score.device)
+    others = others + (others >= of)  # E, K - 1
+    end, other = score.gather(1, of), score.gather(1, others)
+    halfway = search.score((pick(plans, others) + pick(plans, of)) / 2)
+    ends = (other + end) / 2
     lacking = 8 * torch.finfo(score.dtype).eps * ends.abs()
     if doubt is not None:
         lacking = lacking + doubt[:, None]
-    return ((halfway >= ends - lacking) & score.isfinite()) | itself & end.isfinite()
+    same = torch.zeros_like(score, dtype=torch.bool).scatter(1, of, end.isfinite())
+    return same.scatter(1, others, (halfway >= ends - lacking) & other.isfinite())
 
 
 def vote(search: Search, plans: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """The mean `[E, H, A]` of the plans on the peak that most are on, and its score `[E]`.
 
-    The best of them stands in for the mean where the model is sure that it is better, by three deviations.
+    Or of the better half of them, where that scores more: of plans that have not converged the mean of all cancels
+    what is random in them, as long as none is so far behind that it drags the others back. The best of them stands in
+    for the mean where the model is sure that it is better, by three deviations.
 
     Args:
         plans: `[E, K, H, A]`, the best first.
@@ -81,7 +85,8 @@ def vote(search: Search, plans: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     peak = elected(search, plans, score, doubt)
     first = peak.to(torch.int8).argmax(1)[:, None]  # the first that is: the best
     best, best_score = pick(plans, first)[:, 0], score.gather(1, first)[:, 0]
-    return safe(search, average(plans, peak), best, best_score, _SURE * doubt)
+    means = torch.stack([average(plans, peak), average(plans, better_half(peak))], 1)
+    return safe(search, means, best, best_score, _SURE * doubt)
 
 
 def elected(search: Search, plans: Tensor, score: Tensor, doubt: Tensor) -> Tensor:
@@ -105,6 +110,11 @@ def elected(search: Search, plans: Tensor, score: Tensor, doubt: Tensor) -> Tens
     return torch.where(more[:, None], second, first)
 
 
+def better_half(chosen: Tensor) -> Tensor:
+    """The first half, of an odd number the larger, of those chosen `[E, K]` from plans in order."""
+    return chosen & (chosen.cumsum(1) <= (chosen.sum(1, keepdim=True) + 1) // 2)
+
+
 def average(plans: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean `[E, H, A]` of plans `[E, K, H, A]` with weights `[E, K]`; 0 where all weights are 0."""
     weights = weights.to(plans)
@@ -113,14 +123,15 @@ def average(plans: Tensor, weights: Tensor) -> Tensor:
 
 
 def safe(
-    search: Search, plan: Tensor, best: Tensor, best_score: Tensor, slack: Tensor | None = None
+    search: Search, means: Tensor, best: Tensor, best_score: Tensor, slack: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`plan` `[E, H, A]` and its score `[E]`, or the best candidate's where that score is not finite.
+    """The best of `means` `[E, G, H, A]` and its score `[E]`, or the best candidate's where that is not finite.
 
     Args:
         slack: `[E]`, the most by which the score may be lower than the best candidate's; None for any.
     """
-    score = search.score(plan[:, None])[:, 0]
+    score, index = search.score(means).sort(dim=1, descending=True, stable=True)
+    plan, score = pick(means, index[:, :1])[:, 0], score[:, 0]
     usable = score.isfinite()
     if slack is not None:
         usable = usable & (score >= best_score - slack)
