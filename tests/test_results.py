@@ -73,6 +73,8 @@ def test_the_table_pairs_what_it_compares(capsys: pytest.CaptureFixture[str]) ->
     show([one.as_json() for one in both])
     printed = capsys.readouterr().out
     assert "+2.0 (-2.3 to +6.3)" in printed
+    assert "lowest" in printed
+    assert " 11.0 " in printed
 
 
 def test_small_returns_are_not_printed_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:

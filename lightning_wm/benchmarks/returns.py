@@ -20,7 +20,7 @@ from lightning_wm.benchmarks.timing import clock_of
 from lightning_wm.console.meter import Meter
 from lightning_wm.planners.grad_mpc import GradMPCConfig
 from lightning_wm.playing.latency import latency
-from lightning_wm.playing.results import Evaluation, paired, written
+from lightning_wm.playing.results import Evaluation, decimal, interval, paired, written
 from lightning_wm.protocols import Actor, PlannerSettings
 from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun, planner_config
@@ -195,8 +195,8 @@ def table(played: Sequence[Played]) -> Table:
         f"once, over {first.environments}"
     )
     for column in (
-        "planner", "N x I", "budget", "value", "return", "95 % interval", "IQM", "to the first", "predicted", "earned",
-        "busy", "alone", "ms", "p95", "model", "gradient", "rest", "model steps", "calls",
+        "planner", "N x I", "budget", "value", "return", "95 % interval", "IQM", "lowest", "to the first", "predicted",
+        "earned", "busy", "alone", "ms", "p95", "model", "gradient", "rest", "model steps", "calls",
     ):  # fmt: skip
         view.add_column(column, justify="left" if column == "planner" else "right")
     for planner in played:
@@ -206,15 +206,15 @@ def table(played: Sequence[Played]) -> Table:
 
 def _cells(played: Played, first: Evaluation) -> list[str]:
     e, split = played.evaluation, played.split_ms
-    low, high = e.interval95
     return [
         played.label,
         played.sizes,
         _cell(played.budget_ms),
         _cell(played.value),
-        f"{e.mean:.1f}",
-        "-" if low is None else f"{low:.1f} to {high:.1f}",
-        f"{e.iqm:.1f}",
+        decimal(e.mean),
+        interval(*e.interval95),
+        decimal(e.iqm),
+        decimal(min(e.returns)),
         "-" if e is first else written(*paired(first.returns, e.returns)),
         f"{np.mean(e.scores):.1f}" if e.scores else "-",
         f"{played.earned:.1f}" if e.scores else "-",

@@ -62,7 +62,7 @@ def table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     first = evaluations[0]
     view = Table(title=f"{first['task']}, {first['env_steps']:,} env steps, seeds {first['seed']}..")
     at_once = first["environments"]
-    columns = ["planner", "episodes", "return", "95 % interval", "IQM"]
+    columns = ["planner", "episodes", "return", "95 % interval", "IQM", "lowest"]
     columns += ["predicted", "ms alone", "p95", *([f"ms of {at_once}"] if at_once > 1 else []), "model steps"]
     view.caption = "ms alone, p95: from observation to action of one environment, median and 95th percentile"
     if at_once > 1:
@@ -87,6 +87,7 @@ def _cells(evaluation: Mapping[str, Any]) -> list[str]:
         decimal(evaluation["mean"]),
         interval(*evaluation["interval95"]),
         decimal(evaluation["iqm"]),
+        decimal(min(evaluation["returns"])),
         "-" if predicted is None else decimal(predicted),
         "-" if alone is None else f"{alone['median']:.1f}",
         "-" if alone is None else f"{alone['p95']:.1f}",

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from lightning_wm.errors import UserError, printable
-from lightning_wm.playing.results import decimal
+from lightning_wm.playing.results import decimal, interval
 from lightning_wm.report.methods import Method, Panel, curves, methods, panels, shared
 from lightning_wm.report.published import scores as published_scores
 from lightning_wm.report.rows import CurveRow, EvaluationRow
-from lightning_wm.report.statistics import Difference, Estimate, difference, improvement, iqm, stratified
+from lightning_wm.report.statistics import Estimate, difference, improvement, iqm, stratified
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.files import write_text
 
@@ -110,13 +110,8 @@ def _returns(method: Method) -> list[str]:
     over = stratified(mean, [method.scores])
     episodes = iqm([np.asarray(series.returns) for series in method.series])
     seeds = ", ".join(decimal(float(score)) for score in method.scores)
-    return [method.name, seeds, decimal(over.value), _interval(over), decimal(episodes), f"{method.milliseconds:.2f}"]
-
-
-def _interval(estimate: Estimate | Difference) -> str:
-    if estimate.low is None or estimate.high is None:
-        return "-"
-    return f"{decimal(estimate.low)} to {decimal(estimate.high)}"
+    spread = interval(over.low, over.high)
+    return [method.name, seeds, decimal(over.value), spread, decimal(episodes), f"{method.milliseconds:.2f}"]
 
 
 def _pairs(found: Sequence[Method]) -> list[list[str]]:
@@ -132,7 +127,8 @@ def _pairs(found: Sequence[Method]) -> list[list[str]]:
             mine, its = _same_episodes(first, other)
             if mine:
                 apart = difference(mine, its)
-                rows.append([other.name, first.name, decimal(apart.mean, "+"), _interval(apart), apart.verdict])
+                spread = interval(apart.low, apart.high)
+                rows.append([other.name, first.name, decimal(apart.mean, "+"), spread, apart.verdict])
     return rows
 
 
@@ -172,8 +168,8 @@ def _together(found: Sequence[Method]) -> list[Section]:
 
 def _aggregate(name: str, scores: Sequence[Any]) -> list[str]:
     over = stratified(iqm, scores)
-    interval = "-" if over.low is None or over.high is None else f"{over.low:.3f} to {over.high:.3f}"
-    return [name, f"{over.value:.3f}", interval]
+    spread = "-" if over.low is None or over.high is None else f"{over.low:.3f} to {over.high:.3f}"
+    return [name, f"{over.value:.3f}", spread]
 
 
 def _share(estimate: Estimate) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from lightning_wm.errors import UserError
-from lightning_wm.playing.results import paired, written
+from lightning_wm.playing.results import interval, paired, written
 from lightning_wm.report import published
 from lightning_wm.report.rows import CurveRow, EvaluationRow
 from lightning_wm.report.tables import Series, joined, labels, levels, select, training
@@ -58,11 +58,6 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join([f"| {head} |\n", f"|{rule}|\n", *(f"| {line} |\n" for line in body)])
 
 
-def _interval(series: Series) -> str:
-    low, high = series.interval
-    return f"{low:.1f} to {high:.1f}" if low == low else "-"
-
-
 def _number(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
@@ -77,7 +72,7 @@ def _seeds(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first: str
         [
             str(series.row.run_seed),
             f"{series.mean:.1f}",
-            _interval(series),
+            interval(*series.interval),
             f"{min(series.returns):.0f}, {max(series.returns):.0f}",
             _in_training(curves, series.row),
             series.row.revision or "-",
@@ -97,7 +92,7 @@ def _behaviour(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first:
     for pair in pairs.values():
         if {"policy", "policy_grad_mpc"} <= pair.keys():
             policy, plan = pair["policy"], pair["policy_grad_mpc"]
-            both = [f"{series.mean:.1f} ({_interval(series)})" for series in (policy, plan)]
+            both = [f"{series.mean:.1f} ({interval(*series.interval)})" for series in (policy, plan)]
             difference = written(*paired(policy.returns, plan.returns))
             row = policy.row
             cells.append([f"`{row.recipe}`", str(row.run_seed), *both, difference, _in_training(curves, row)])
@@ -125,7 +120,7 @@ def _planner_cells(series: Series, first: Series) -> list[str]:
     return [
         str(len(series.returns)),
         f"{series.mean:.1f}",
-        _interval(series),
+        interval(*series.interval),
         f"{median(series.returns):.0f}",
         written(*difference) if difference else "",
         written(*(100 * value / first.mean for value in difference)) if difference and first.mean else "",

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_wm.errors import printable
+from lightning_wm.playing.results import interval
 from lightning_wm.report import published
 from lightning_wm.report.rows import CurveRow, EvaluationRow
 from lightning_wm.report.tables import joined, labels, levels
@@ -33,10 +34,9 @@ def added(evaluations: Sequence[EvaluationRow], curves: Sequence[CurveRow], out:
     points = Counter(row.run for row in curves)
     series = joined(evaluations)
     for name, entry in zip(labels([entry.row for entry in series]), series, strict=True):
-        row, (low, high) = entry.row, entry.interval
-        interval = f"{low:.1f} to {high:.1f}" if low == low else "-"
+        row = entry.row
         mean, episodes = f"{entry.mean:.1f}", str(len(entry.returns))
-        cells = (row.recipe, str(row.run_seed), f"{row.env_steps:,}", name, episodes, mean, interval)
+        cells = (row.recipe, str(row.run_seed), f"{row.env_steps:,}", name, episodes, mean, interval(*entry.interval))
         _add(view, *cells, str(points.pop(row.run, "")))
     for run in points:
         _add(view, str(run[0]), str(run[-1]), "", "not evaluated yet", "", "", "", str(points[run]))
