@@ -69,7 +69,7 @@ def test_one_set_of_settings_for_any_number_of_actions(action: int) -> None:
     lq = linear_quadratic(action)
     plan = build("grad_mpc", horizon=12, execute="basin", **NEWTON).plan(lq.problem, lq.state, None, generators(3))
     assert (lq.share(plan["actions"]) > 0.9).all()
-    assert plan["stats", "model_steps"][0] == (25 * 8 + 8 + 1) * 12
+    assert plan["stats", "model_steps"][0] == (25 * 8 + 7 + 1) * 12
 
 
 @pytest.mark.parametrize("name", ["icem", "mppi", "cem_gd", "random_shooting", "grad_mpc", "policy_grad_mpc"])

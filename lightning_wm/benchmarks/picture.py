@@ -19,5 +19,5 @@ def finish(figure: Figure, axis: Axes, picture: Path) -> None:
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 30 rather than 3 x 10^1
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="best")  # named: the default warns where drawing is slow
     write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -187,4 +187,4 @@ def _label(axis: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
     if legend and axis.get_legend_handles_labels()[1]:
-        axis.legend(fontsize="x-small")
+        axis.legend(fontsize="x-small", loc="best")  # named: the default warns where drawing is slow

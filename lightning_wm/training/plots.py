@@ -54,7 +54,7 @@ def drawn(lines: list[dict[str, Any]], title: str) -> Figure:
         if (limits := _limits(panel)) is not None:
             axis.set_ylim(*limits)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="small", loc="best")  # named: the default warns where drawing is slow
     return figure
 
 
