@@ -11,6 +11,7 @@ from typing import Any
 import lightning_wm
 from lightning_wm.config import Config
 from lightning_wm.errors import printable
+from lightning_wm.playing.results import interval
 
 _CARD = """\
 ---
@@ -144,13 +145,12 @@ def _text(value: str) -> str:
 
 
 def _table(evaluation: Mapping[str, Any]) -> str:
-    low, high = evaluation["interval95"]
     return _TABLE.format(
         planner=_text(evaluation["planner"]),
         episodes=evaluation["episodes"],
         first=evaluation["seed"],
         last=evaluation["seed"] + evaluation["episodes"] - 1,
         mean=evaluation["mean"],
-        interval="-" if low is None else f"{low:.1f} to {high:.1f}",
+        interval=interval(*evaluation["interval95"]),
         iqm=evaluation["iqm"],
     )
