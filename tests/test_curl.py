@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lightning_wm import rng
-from lightning_wm.agents.curl import CURL, CURLConfig, contrast
+from lightning_wm.agents.curl import CURL, CURLConfig, contrast, twins
 from lightning_wm.config import ObservationConfig, TaskConfig
 from lightning_wm.config.schema import RenderConfig
 from lightning_wm.data import Replay, Transitions
@@ -51,10 +51,26 @@ def test_bilinear_similarity_and_the_loss() -> None:
     queries, keys = torch.eye(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     similarity = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     # q W = [[1, 2], [3, 4]]; with the keys the logits are [[2, 1], [4, 3]], of which 2 and 3 are the queries' own
-    loss, accuracy = contrast(queries, keys, similarity)
+    loss, chosen = contrast(queries, keys, similarity)
     expected = (math.log(math.exp(2) + math.exp(1)) - 2 + math.log(math.exp(4) + math.exp(3)) - 3) / 2
     assert float(loss) == pytest.approx(expected, rel=1e-6)
-    assert float(accuracy) == 0.5
+    assert chosen.tolist() == [0, 0]
+
+
+def test_twins_count_as_the_same_picture() -> None:
+    """Two pictures that differ by one level in a quarter of the pixels, and one that differs everywhere."""
+    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    images[1, 0, 0, 0], images[2] = 1, 255
+    assert twins(images, torch.tensor([1, 0, 0])).tolist() == [True, True, False]
+    assert twins(images, torch.tensor([2, 2, 2])).tolist() == [False, False, True]
+
+
+def test_a_twin_that_is_chosen_is_no_mistake() -> None:
+    curl, drawn = agent(), batch()
+    drawn["pixels"][1:] = drawn["pixels"][:1]
+    measured = curl.measure(drawn, 0)
+    assert measured["contrast/accuracy_but_twins"] == 1.0
+    assert measured["contrast/accuracy"] < 1.0
 
 
 def test_the_slow_encoder_follows() -> None:
