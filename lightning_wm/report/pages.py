@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from lightning_wm.errors import UserError
-from lightning_wm.playing.results import interval, paired, written
+from lightning_wm.playing.results import decimal, interval, paired, written
 from lightning_wm.report import published
 from lightning_wm.report.rows import CurveRow, EvaluationRow
 from lightning_wm.report.tables import Series, joined, labels, levels, select, training
@@ -71,7 +71,7 @@ def _seeds(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first: str
     cells = [
         [
             str(series.row.run_seed),
-            f"{series.mean:.1f}",
+            decimal(series.mean),
             interval(*series.interval),
             f"{min(series.returns):.0f}, {max(series.returns):.0f}",
             _in_training(curves, series.row),
@@ -92,7 +92,7 @@ def _behaviour(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first:
     for pair in pairs.values():
         if {"policy", "policy_grad_mpc"} <= pair.keys():
             policy, plan = pair["policy"], pair["policy_grad_mpc"]
-            both = [f"{series.mean:.1f} ({interval(*series.interval)})" for series in (policy, plan)]
+            both = [f"{decimal(series.mean)} ({interval(*series.interval)})" for series in (policy, plan)]
             difference = written(*paired(policy.returns, plan.returns))
             row = policy.row
             cells.append([f"`{row.recipe}`", str(row.run_seed), *both, difference, _in_training(curves, row)])
@@ -119,7 +119,7 @@ def _planner_cells(series: Series, first: Series) -> list[str]:
     difference = paired(first.returns, series.returns) if comparable else None
     return [
         str(len(series.returns)),
-        f"{series.mean:.1f}",
+        decimal(series.mean),
         interval(*series.interval),
         f"{median(series.returns):.0f}",
         written(*difference) if difference else "",
@@ -150,7 +150,7 @@ def _published(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first:
         row, numbers = ours.row, published.scores(ours.row.task, ours.row.observation, ours.row.env_steps)
         above = sum(number.mean > ours.mean for number in numbers)
         method = f"ours, `{row.planner}`; {above} of {len(numbers)} published are above"
-        level = [f"{ours.mean:.1f}", str(len(ours.means))]
+        level = [decimal(ours.mean), str(len(ours.means))]
         cells.append([f"`{recipe}`", method, "this project", str(row.action_repeat), *level, ""])
         beside = [*numbers[:1], *(number for number in numbers if number.method.startswith("DreamerV3"))]
         cells += [_published_cells(number) for number in dict.fromkeys(beside)]
@@ -159,7 +159,7 @@ def _published(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first:
 
 
 def _published_cells(number: published.Published) -> list[str]:
-    mean = f"{number.mean:.1f}" if number.std is None else f"{number.mean:.1f} ± {number.std:.1f}"
+    mean = decimal(number.mean) if number.std is None else f"{decimal(number.mean)} ± {decimal(number.std)}"
     stated = [str(value or "not stated") for value in (number.action_repeat, number.seeds)]
     return ["", number.method, number.whose, stated[0], mean, stated[1], number.source]
 

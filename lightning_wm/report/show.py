@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_wm.errors import printable
-from lightning_wm.playing.results import interval
+from lightning_wm.playing.results import decimal, interval
 from lightning_wm.report import published
 from lightning_wm.report.rows import CurveRow, EvaluationRow
 from lightning_wm.report.tables import joined, labels, levels
@@ -35,7 +35,7 @@ def added(evaluations: Sequence[EvaluationRow], curves: Sequence[CurveRow], out:
     series = joined(evaluations)
     for name, entry in zip(labels([entry.row for entry in series]), series, strict=True):
         row = entry.row
-        mean, episodes = f"{entry.mean:.1f}", str(len(entry.returns))
+        mean, episodes = decimal(entry.mean), str(len(entry.returns))
         cells = (row.recipe, str(row.run_seed), f"{row.env_steps:,}", name, episodes, mean, interval(*entry.interval))
         _add(view, *cells, str(points.pop(row.run, "")))
     for run in points:
@@ -51,9 +51,9 @@ def overview(evaluations: Sequence[EvaluationRow]) -> Table:
     for name, level in zip(labels([level.row for level in gathered]), gathered, strict=True):
         row = level.row
         best = published.strongest(row.task, row.observation, row.env_steps)
-        beside = (f"{best.mean:.1f}, {best.method}", best.whose) if best else ("none at this budget", "")
+        beside = (f"{decimal(best.mean)}, {best.method}", best.whose) if best else ("none at this budget", "")
         revisions = ", ".join(revision or "unknown" for revision in level.revisions)
-        counts = (str(len(level.means)), revisions, str(level.episodes), f"{level.mean:.1f}")
+        counts = (str(len(level.means)), revisions, str(level.episodes), decimal(level.mean))
         changed = "" if row.run_settings == "{}" else row.run_settings
         _add(view, row.recipe, changed, f"{row.env_steps:,}", name, *counts, *beside)
     return view
