@@ -2,7 +2,7 @@
 
     a^j_{1:H} = policy's rollout in imagination | previous plan, moved on | N(0, std^2)      by the shares of `mix`
     a^j <- a^j + step * grad_a [score(s, a^j) + discount^H value(s_H)]                       I times
-    execute the first action of the mean of the best third
+    execute the first action of the mean of the best third, or the policy's where that mean is worth no more
 
 Deviations: docs/planners/policy_grad_mpc.md lists them; `planner=dream_mpc` is Dream-MPC (arXiv:2605.04568) as settings
 of this planner.
@@ -17,7 +17,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lightning_wm.config.fields import Count, Positive, Share, Weight, settings
+from lightning_wm.config.fields import Count, Natural, Positive, Share, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
 from lightning_wm.planning.base import POLICY, PREVIOUS, RANDOM, BasePlanner, SearchResult
@@ -25,7 +25,7 @@ from lightning_wm.planning.mix import Mix
 from lightning_wm.planning.objective import Objective
 from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
-from lightning_wm.planning.selection import choose
+from lightning_wm.planning.selection import choose, gaining
 from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.registry import register
 
@@ -60,6 +60,9 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     """Share of the previous plan in every start from the policy (Dream-MPC's rho); 0 leaves the policy's."""
     policy_std: Weight = 0.0
     """Standard deviation of noise added to the policy's candidates, the first one excepted."""
+    policy_draws: Natural = 16
+    """Draws of the latents over which a plan has to be worth more than the policy's own rollout, which is executed
+    where it is not; 0 does not ask."""
     init_std: Positive = 0.5
     """Standard deviation of the random candidates, before the bound."""
     colour: Weight = 0.0
@@ -85,6 +88,8 @@ class PolicyGradMPC(BasePlanner):
         begun, origin = self.starts(search, memory)
         candidates, score, first = self.climb(search, begun)
         plan, plan_score = choose(search, candidates, score, c.execute, c.elites)
+        if c.policy_draws and c.mix.policy:
+            plan, plan_score = gaining(search, plan, plan_score, begun[:, 0], first[:, 0], c.policy_draws)
         return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:

@@ -82,12 +82,28 @@ class Search:
         noise = self._draw(draws)
         if noise is None or not noise.numel():  # nothing is drawn: every draw would be worth the same
             return plan.new_zeros(len(plan))
-        plans = plan[:, None].expand(-1, draws, -1, -1)
+        return torch.nan_to_num(self._under(noise, plan[:, None]).std(-1)[:, 0], nan=0.0, posinf=0.0)
+
+    def expected(self, plans: Tensor, draws: int) -> Tensor:
+        """What plans `[E, P, H, A]` are worth on average over draws of the latents, `[E, P]`; -inf where not finite.
+
+        An environment's plans meet the same draws: what they differ by is not the luck of one. A model that draws
+        nothing is asked once.
+        """
+        noise = self._draw(draws)
+        if noise is None or not noise.numel():
+            return self.score(plans)
+        return self._under(noise, plans).mean(-1)
+
+    def _under(self, noise: Tensor, plans: Tensor) -> Tensor:
+        """Scores `[E, P, K]` of plans `[E, P, H, A]` under noise `[H, E*K, ...]` of the latents."""
+        number, draws = plans.shape[1], noise.shape[1] // self.environments
+        shared = noise.unflatten(1, (self.environments, draws)).repeat_interleave(number, 1).flatten(1, 2)
+        plans = plans.repeat_interleave(draws, 1)  # E, P*K, H, A
         state, _ = self._begin(plans)
         with torch.no_grad():
-            values = score(self.problem, state, plans.flatten(0, 1), noise).view(-1, draws)
-        values = self._seen(plans, finite(values), noise=noise)
-        return torch.nan_to_num(values.std(1), nan=0.0, posinf=0.0)
+            values = score(self.problem, state, plans.flatten(0, 1), shared).view(self.environments, -1)
+        return self._seen(plans, finite(values), noise=shared).view(self.environments, number, draws)
 
     def _draw(self, number: int = 1) -> Tensor | None:
         """Noise of the latents for as many plans of every environment, `[H, E*number, ...]`; None without any."""

@@ -138,6 +138,24 @@ def safe(
     return torch.where(usable[:, None, None], plan, best), torch.where(usable, score, best_score)
 
 
+def gaining(
+    search: Search, plan: Tensor, score: Tensor, policy: Tensor, policy_score: Tensor, draws: int
+) -> tuple[Tensor, Tensor]:
+    """The plan where it is worth more than the policy's own rollout on average over draws, else that rollout.
+
+    A plan was improved on the prior's mode, where it is never below the policy; what it gains there may be the mode's
+    alone.
+
+    Args:
+        plan: `[E, H, A]`, with its score `[E]`.
+        policy: `[E, H, A]`, the rollout of its mode, with its score `[E]`.
+        draws: of the latents, the same for both.
+    """
+    expected = search.expected(torch.stack([plan, policy], 1), draws)
+    gains = expected[:, 0] > expected[:, 1]
+    return torch.where(gains[:, None, None], plan, policy), torch.where(gains, score, policy_score)
+
+
 def draw_index(search: Search, weights: Tensor) -> Tensor:
     """One index `[E]` per environment with chances in proportion to weights `[E, K]`, from its own generator."""
     ladder = weights.cumsum(1)
