@@ -77,6 +77,38 @@ def test_expectations_by_hand() -> None:
     assert (search.model_steps, search.sequential_calls) == (10, 1)
 
 
+def test_every_step_has_its_own_draw() -> None:
+    """Three steps of two plans in two environments, each environment with draws of its own."""
+    search = Search(risky(2.0), start(2), generators(2), 3)
+    plans = torch.randn(2, 2, 3, 1, dtype=D, generator=torch.Generator().manual_seed(3))
+    wanted = torch.zeros(2, 2, dtype=D)
+    for environment, own in enumerate(generators(2)):
+        noise = drawn((3, 4), own)[:, :, 0]  # H, K
+        for number, plan in enumerate(plans[environment, :, :, 0]):
+            wanted[environment, number] = sum(
+                PULL * a - 2.0 * a * a * n.square().mean() for a, n in zip(plan, noise, strict=True)
+            )
+    torch.testing.assert_close(search.expected(plans, 4), wanted)
+
+
+def test_a_rollout_that_is_not_finite_gives_way() -> None:
+    def reward(state: State) -> Tensor:
+        unknown = (state["n"] != 0) | (state["a"].abs() < 0.1)
+        return torch.where(unknown, torch.nan, PULL * state["a"])[:, 0]
+
+    planner = build("policy_grad_mpc", horizon=1, step_size=0.5)
+    plan = planner.plan(replace(risky(0.0), reward=reward), start(), None, generators(1))
+    assert not plan["stats", "fallback"].any()
+    assert float(plan["action"].abs()) > 0.1
+
+
+def test_the_question_costs_one_unroll_of_both_plans_under_every_draw() -> None:
+    planner = build("policy_grad_mpc")
+    plan = planner.plan(risky(0.1), start(), None, generators(1))
+    assert plan["stats", "model_steps"].tolist() == [4 * 11 + 6 * 8 * 12 + 12 + 2 * 16 * 12]
+    assert plan["stats", "sequential_calls"].tolist() == [11 + 6 * 12 + 12 + 12]
+
+
 def test_a_model_that_draws_nothing_is_asked_once() -> None:
     lq = linear_quadratic(2)
     search = Search(lq.endless(), lq.state, generators(3), 4)

@@ -105,9 +105,8 @@ def contrast(queries: Tensor, keys: Tensor, similarity: Tensor) -> tuple[Tensor,
 
 
 def twins(images: Tensor, chosen: Tensor) -> Tensor:
-    """Whether each image `[B, C, X, Y]` is the same as the chosen one: `[B]`.
+    """Whether each image `[B, C, X, Y]` is the same as the chosen one or hardly differs from it: `[B]`.
 
-    The same are those that differ by less than half a level of 255 on average, as of a robot at rest: no encoder can
-    tell them apart.
+    By less than half a level of 255 on average, as of a robot that rests or has hardly moved.
     """
     return (images.float() - images[chosen].float()).abs().flatten(1).mean(1) < _SAME

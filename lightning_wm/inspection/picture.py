@@ -55,7 +55,7 @@ def _shown(score: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _scores(axis: Axes, decision: Decision) -> None:
-    scored = decision.scored
+    scored = [scoring for scoring in decision.scored if scoring.noise is None]  # others are no candidates' search
     if len(scored) > 1 and scored[-1].score.shape[1] == 1 < scored[-2].score.shape[1]:
         scored = scored[:-1]  # the executed mean, which has its own line
     for first, last in _runs(scored):

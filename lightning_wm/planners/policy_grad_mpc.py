@@ -61,8 +61,8 @@ class PolicyGradMPCConfig(Ascent, PlannerConfig):
     policy_std: Weight = 0.0
     """Standard deviation of noise added to the policy's candidates, the first one excepted."""
     policy_draws: Natural = 16
-    """Draws of the latents over which a plan has to be worth more than the policy's own rollout, which is executed
-    where it is not; 0 does not ask."""
+    """Draws of the latents over which a plan has to be worth more than the first candidate, the policy's own rollout
+    (with `reuse`, drawn towards the previous plan), which is executed where it is not; 0 does not ask."""
     init_std: Positive = 0.5
     """Standard deviation of the random candidates, before the bound."""
     colour: Weight = 0.0

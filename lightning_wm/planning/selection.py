@@ -143,8 +143,8 @@ def gaining(
 ) -> tuple[Tensor, Tensor]:
     """The plan where it is worth more than the policy's own rollout on average over draws, else that rollout.
 
-    A plan was improved on the prior's mode, where it is never below the policy; what it gains there may be the mode's
-    alone.
+    A plan was improved on the prior's mode; what it gains there may be the mode's alone. Where the rollout's own score
+    is not finite the plan is executed.
 
     Args:
         plan: `[E, H, A]`, with its score `[E]`.
@@ -152,7 +152,7 @@ def gaining(
         draws: of the latents, the same for both.
     """
     expected = search.expected(torch.stack([plan, policy], 1), draws)
-    gains = expected[:, 0] > expected[:, 1]
+    gains = (expected[:, 0] > expected[:, 1]) | ~policy_score.isfinite()
     return torch.where(gains[:, None, None], plan, policy), torch.where(gains, score, policy_score)
 
 
