@@ -305,6 +305,16 @@ def test_a_mark_of_nothing_is_refused() -> None:
         filled("<!-- results: seeds recipe=other -->\n", results)
 
 
+@pytest.mark.parametrize("kind", ["behaviour", "summary"])
+def test_two_settings_never_share_a_cell(kind: str) -> None:
+    """The last one would win without a word."""
+    pair = [row([1.0], "policy"), row([2.0], "policy_grad_mpc", draws=16)]
+    both = Results([*pair, row([3.0], "policy_grad_mpc", draws=0)], [])
+    with pytest.raises(UserError, match="policy_grad_mpc with different settings"):
+        filled(f"<!-- results: {kind} -->\n", both)
+    assert "| 2" in filled(f"<!-- results: {kind} -->\n", Results(pair, []))
+
+
 # What the project says it reached
 
 

@@ -12,13 +12,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from lightning_wm.errors import UserError
 from lightning_wm.playing.results import decimal, interval, paired, written
 from lightning_wm.report import published
 from lightning_wm.report.rows import CurveRow, EvaluationRow
-from lightning_wm.report.tables import Series, joined, labels, levels, select, training
+from lightning_wm.report.tables import Level, Series, joined, labels, levels, select, training
 
+T = TypeVar("T")
 MARK = re.compile(r"(<!-- results: (\w+)((?: [\w.]+=\S+)*) -->\n)((?:\|.*\n?)*)")
 
 
@@ -83,11 +85,25 @@ def _seeds(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first: str
     return markdown([*columns, "in training, at thousands of env steps", "revision"], cells)
 
 
+def _place(cells: dict[str, T], row: EvaluationRow, value: T) -> None:
+    """Put what is of a row into the cell of its planner.
+
+    Raises:
+        UserError: another one is there, of other settings.
+    """
+    if row.planner in cells:
+        raise UserError(
+            f"{row.recipe}, seed {row.run_seed}: evaluations of {row.planner} with different settings would share a "
+            "cell; name a setting that tells them apart after '<!-- results:', e.g. execute=mean"
+        )
+    cells[row.planner] = value
+
+
 def _behaviour(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first: str) -> str:
     """A row a run: the policy alone, planning from it, and their difference by episode."""
     pairs: dict[tuple[str | int, ...], dict[str, Series]] = {}
     for series in joined(rows):
-        pairs.setdefault(series.group, {})[series.row.planner] = series
+        _place(pairs.setdefault(series.group, {}), series.row, series)
     cells = []
     for pair in pairs.values():
         if {"policy", "policy_grad_mpc"} <= pair.keys():
@@ -134,7 +150,9 @@ def _summary(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first: s
     planners = sorted({row.planner for row in rows})
     cells = []
     for recipe in sorted({row.recipe for row in rows}):
-        own = {level.row.planner: level for level in levels(row for row in rows if row.recipe == recipe)}
+        own: dict[str, Level] = {}
+        for level in levels(row for row in rows if row.recipe == recipe):
+            _place(own, level.row, level)
         row = next(iter(own.values())).row
         best = published.strongest(row.task, row.observation, row.env_steps)
         ours = [", ".join(f"{mean:.0f}" for mean in own[name].means) if name in own else "-" for name in planners]
