@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lightning_wm import rng
-from lightning_wm.agents.curl import CURL, CURLConfig, contrast, twins
+from lightning_wm.agents.curl import CURL, CURLConfig, accuracies, contrast, twins
 from lightning_wm.config import ObservationConfig, TaskConfig
 from lightning_wm.config.schema import RenderConfig
 from lightning_wm.data import Replay, Transitions
@@ -55,6 +55,8 @@ def test_bilinear_similarity_and_the_loss() -> None:
     expected = (math.log(math.exp(2) + math.exp(1)) - 2 + math.log(math.exp(4) + math.exp(3)) - 3) / 2
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert chosen.tolist() == [0, 0]
+    pictures = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    assert [float(share) for share in accuracies(pictures, chosen).values()] == [0.5, 0.5]
 
 
 def test_twins_count_as_the_same_picture() -> None:

@@ -85,10 +85,7 @@ class CURL(PixelSAC):
         with torch.no_grad():
             keys = self.slow_encoder(self.encoder.scaled(self.augmented(batch["pixels"])))
         loss, chosen = contrast(rows["embedding"], keys, self.similarity)
-        own = torch.arange(len(chosen), device=chosen.device)
-        measured = {"accuracy": chosen == own, "accuracy_but_twins": twins(batch["pixels"], chosen)}
-        shares = {f"contrast/{name}": right.float().mean() for name, right in measured.items()}
-        return {"loss/contrast": self.config.contrast * loss, **shares}
+        return {"loss/contrast": self.config.contrast * loss, **accuracies(batch["pixels"], chosen)}
 
 
 def contrast(queries: Tensor, keys: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,9 +101,20 @@ def contrast(queries: Tensor, keys: Tensor, similarity: Tensor) -> tuple[Tensor,
     return F.cross_entropy(logits, own), logits.detach().argmax(1)
 
 
+def accuracies(images: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+    """Shares of images `[B, C, X, Y]` whose chosen one `[B]` is their own, and that or a twin."""
+    own = chosen == torch.arange(len(chosen), device=chosen.device)
+    right = {"accuracy": own, "accuracy_but_twins": twins(images, chosen)}
+    return {f"contrast/{name}": these.float().mean() for name, these in right.items()}
+
+
 def twins(images: Tensor, chosen: Tensor) -> Tensor:
     """Whether each image `[B, C, X, Y]` is the same as the chosen one or hardly differs from it: `[B]`.
 
     By less than half a level of 255 on average, as of a robot that rests or has hardly moved.
     """
-    return (images.float() - images[chosen].float()).abs().flatten(1).mean(1) < _SAME
+    same = chosen == torch.arange(len(chosen), device=chosen.device)
+    (other,) = (~same).nonzero(as_tuple=True)  # few of them: to compare all would be a tenth of an update
+    apart = images[other].float() - images[chosen[other]].float()
+    same[other] = apart.abs().flatten(1).mean(1) < _SAME
+    return same

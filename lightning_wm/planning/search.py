@@ -80,7 +80,7 @@ class Search:
         Where it is not finite it is 0.
         """
         noise = self._draw(draws)
-        if noise is None or not noise.numel():  # nothing is drawn: every draw would be worth the same
+        if noise is None:
             return plan.new_zeros(len(plan))
         return torch.nan_to_num(self._under(noise, plan[:, None]).std(-1)[:, 0], nan=0.0, posinf=0.0)
 
@@ -91,7 +91,7 @@ class Search:
         nothing is asked once.
         """
         noise = self._draw(draws)
-        if noise is None or not noise.numel():
+        if noise is None:
             return self.score(plans)
         return self._under(noise, plans).mean(-1)
 
@@ -110,7 +110,8 @@ class Search:
         if self.problem.noise is None:
             return None
         rows = [self.problem.noise((self.horizon, number), generator) for generator in self.generators]
-        return torch.stack(rows, 1).flatten(1, 2).to(self.like)
+        noise = torch.stack(rows, 1).flatten(1, 2).to(self.like)
+        return noise if noise.numel() else None  # of size 0 from a model without stochastic state
 
     def rows(self, candidates: int) -> tuple[State, Tensor | None]:
         """State `[E*N, ...]` and noise `[H, E*N, ...]`: every environment's row N times."""
