@@ -28,7 +28,7 @@ class CURLConfig(PixelSACConfig):
     crop: Count = 84
     """Side of the squares that are cut out of the pictures, in pixels."""
     contrast: Weight = 30.0
-    """Weight of the contrastive loss; 0 learns without it. At 30 it moves the encoder about as much as the critics do."""
+    """Weight of the contrastive loss; 0 learns without it. At 30 it moves the encoder about as the critics do."""
 
 
 @register("agent", "curl")
