@@ -252,6 +252,9 @@ def test_the_card_has_returns_with_their_interval(model: Path) -> None:
     assert "| agent | `planet` |" in alone
     assert "without a world model" in alone
     assert "[reinforcement-learning]" in alone
+    little = card(config, "m", 1, "last", 7, True, {**judged, "mean": 0.034, "iqm": 0.0, "interval95": [0.012, 0.056]})
+    assert "| `cem` | 10 | 20000 to 20009 | 0.034 | 0.012 to 0.056 | 0.0 |" in little
+    assert 'value: "0.034 +/- 0.022"' in little
 
 
 def test_plugins_are_named_and_still_asked_for(

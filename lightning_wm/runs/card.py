@@ -11,7 +11,7 @@ from typing import Any
 import lightning_wm
 from lightning_wm.config import Config
 from lightning_wm.errors import printable
-from lightning_wm.playing.results import interval
+from lightning_wm.playing.results import decimal, interval
 
 _CARD = """\
 ---
@@ -64,12 +64,12 @@ model-index:
   - task: {{type: reinforcement-learning, name: reinforcement-learning}}
     dataset: {{name: {task}, type: {task}}}
     metrics:
-    - {{type: mean_reward, name: mean_reward, value: "{mean:.1f}{spread}"}}
+    - {{type: mean_reward, name: mean_reward, value: "{mean}{spread}"}}
 """
 _TABLE = """\
 | planner | episodes | episode seeds | mean return | 95 % interval | IQM |
 |---|---:|---|---:|---|---:|
-| `{planner}` | {episodes} | {first} to {last} | {mean:.1f} | {interval} | {iqm:.1f} |
+| `{planner}` | {episodes} | {first} to {last} | {mean} | {interval} | {iqm} |
 
 The sum of rewards of an episode, over episodes that were played after training; the interval is Student's of their
 mean. `evaluation.json` has every return and the planner's settings."""
@@ -134,8 +134,8 @@ def _header(config: Config, folder: str, evaluation: Mapping[str, Any] | None, l
         return lines
     name, task = (json.dumps(printable(text)) for text in (folder, config.task.name))
     low, high = evaluation["interval95"]
-    spread = "" if low is None else f" +/- {(high - low) / 2:.1f}"
-    return lines + _RESULTS.format(name=name, task=task, mean=evaluation["mean"], spread=spread)
+    spread = "" if low is None else f" +/- {decimal((high - low) / 2)}"
+    return lines + _RESULTS.format(name=name, task=task, mean=decimal(evaluation["mean"]), spread=spread)
 
 
 def _text(value: str) -> str:
@@ -150,7 +150,7 @@ def _table(evaluation: Mapping[str, Any]) -> str:
         episodes=evaluation["episodes"],
         first=evaluation["seed"],
         last=evaluation["seed"] + evaluation["episodes"] - 1,
-        mean=evaluation["mean"],
+        mean=decimal(evaluation["mean"]),
         interval=interval(*evaluation["interval95"]),
-        iqm=evaluation["iqm"],
+        iqm=decimal(evaluation["iqm"]),
     )
