@@ -189,7 +189,8 @@ class Planner(Protocol):
             starts; `memory` (batch `[E]`, already shifted by `replan` steps); `candidates`, a TensorDict of batch
             `[E, N]` with `action` `[E, N, H, A]`, `score` `[E, N]` and `origin` `[E, N]` (int64, an index into
             `ORIGINS`); `stats`, a TensorDict of batch `[E]` with `model_steps`, `sequential_calls`,
-            `score_first` (best start), `score_best` (of what is executed), `fallback` (bool: no finite candidate).
+            `score_first` (best start), `score_best` (of what is executed), `fallback` (bool: no finite candidate) and,
+            of planners that know a policy, `by_policy` (bool: what is executed is the policy's own).
         """
 
 

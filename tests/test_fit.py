@@ -48,7 +48,7 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     names = {name for line in lines for name in line}
     losses = {f"train/loss/{name}" for name in ("total", "reconstruction", "reward", "continue", "kl")}
     others = {"rollout/return", "rollout/length", "replay/transitions"}
-    others |= {"plan/ms", "plan/score_first", "plan/score_best"}
+    others |= {"plan/ms", "plan/score_first", "plan/score_best", "plan/by_policy"}
     times = {"time/collect", "time/sample", "time/update", "time/plan"}
     assert names >= losses | others | times | {"evaluation/return", "model/open_loop_error", "train/grad_norm/model"}
     result = json.loads((trained / "evaluations" / "final.json").read_text())

@@ -128,6 +128,8 @@ def test_evaluate_writes_a_picture_and_the_numbers(
         seen = json.loads(path.read_text())
         assert (seen["task"], seen["seed"], seen["decision"]) == ("dmc/cartpole_swingup", 7, 3)
         assert [len(one) for one in seen["scores"]] == scorings
+        assert seen["climbed"] == ([True, True, False, False] if path.stem.endswith("grad_mpc-step3") else [False] * 3)
+        assert not any(seen["drawn"])  # nobody asked what the plan is worth under other latents
         assert seen["score"] == pytest.approx(seen["scores"][-1][0])  # both execute a mean, which is scored last
         assert seen["settings"]["horizon"] == len(seen["plan"]) == len(seen["gradient_norm"]["end"]) == 4
         assert len(seen["gradient_norm"]["start"]) == len(seen["curvature"]) == 4

@@ -71,7 +71,8 @@ def test_keys_and_shapes(name: str, model: Any) -> None:
     assert plan["candidates", "origin"].dtype == torch.int64
     assert plan["candidates", "origin"].min() >= 0
     assert plan["candidates", "origin"].max() < len(ORIGINS)
-    assert set(plan["stats"].keys()) == {"model_steps", "sequential_calls", "score_first", "score_best", "fallback"}
+    scores = {"score_first", "score_best"}
+    assert set(plan["stats"].keys()) == scores | {"model_steps", "sequential_calls", "fallback", "by_policy"}
     assert plan["memory", "valid"].all()
     assert not plan["stats", "fallback"].any()
     assert not any(value.requires_grad or value.is_inference() for value in plan.flatten_keys(".").values())
@@ -222,6 +223,7 @@ def test_nothing_finite_falls_back_and_says_so_once(name: str, model: Any) -> No
     with pytest.warns(RuntimeWarning, match="no candidate's score is finite in 1 of 2"):
         plan = planner.plan(problem, state, None, generators(2))
     assert plan["stats", "fallback"].tolist() == [False, True]
+    assert plan["stats", "by_policy"][1] == (problem.policy is not None)
     assert plan["memory", "valid"].tolist() == [True, False]
     expected = torch.zeros(2) if problem.policy is None else problem.policy(state).mean[1]
     assert torch.equal(plan["action"][1], expected.to(plan["action"]))

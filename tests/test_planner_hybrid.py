@@ -221,6 +221,7 @@ def test_policy_acts_without_the_model() -> None:
     assert torch.equal(plan["action"], (0.5 * state["stoch"][:, :2]).clamp(-1, 1))
     assert plan["candidates", "origin"].tolist() == [[POLICY]] * 3
     assert (plan["stats", "model_steps"] + plan["stats", "sequential_calls"]).tolist() == [0, 0, 0]
+    assert plan["stats", "by_policy"].all()
     sampled = PolicyOnly(PolicyOnlyConfig(execute="sample")).plan(problem, state, None, generators(3))
     noise = torch.stack([torch.randn(1, 1, 2, generator=one)[0, 0] for one in generators(3)]).double()
     assert torch.allclose(sampled["action"], (0.5 * state["stoch"][:, :2] + 0.3 * noise).clamp(-1, 1))

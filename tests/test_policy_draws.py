@@ -49,6 +49,7 @@ def start(environments: int = 1) -> State:
 def executed(risk: float, **settings: object) -> float:
     planner = build("policy_grad_mpc", horizon=1, step_size=0.5, **settings)
     plan = planner.plan(risky(risk), start(), None, generators(1))
+    assert plan["stats", "by_policy"].item() is (abs(plan["action"].item()) < 1e-3)
     return float(plan["action"])
 
 
@@ -133,3 +134,4 @@ def test_the_optimal_policy_is_executed(action: int) -> None:
     lq = linear_quadratic(action)
     plan = build("policy_grad_mpc").plan(lq.endless(), lq.state, None, generators(3))
     assert torch.allclose(plan["action"], -lq.start @ lq.riccati()[0].T, atol=1e-6)
+    assert plan["stats", "by_policy"].all()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_wm.playing.episode import Episode
+from lightning_wm.playing.episode import Episode, measures
 from lightning_wm.playing.results import Evaluation, decimal, paired, show, summarise
 
 ABOUT: dict[str, Any] = {
@@ -55,15 +55,20 @@ def test_one_episode_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_the_file_has_the_documented_keys(tmp_path: Path) -> None:
-    episodes = [Episode(seed, None, total=float(seed), milliseconds=[1.0, 3.0], scores=[(1, 2)]) for seed in range(4)]
+    episodes = [
+        Episode(seed, None, total=float(seed), milliseconds=[1.0, 3.0], scores=[(1.0, 2.0)], by_policy=seed)
+        for seed in range(4)
+    ]
+    assert measures(episodes)["plan/by_policy"] == 6 / 8
     summarise(episodes, planner="cem", **ABOUT).save(tmp_path / "x.json")
     content = json.loads((tmp_path / "x.json").read_text())
     documented = {
         "task", "agent", "observation", "planner", "settings", "env_steps", "checkpoint", "run_seed", "seed",
         "environments", "episodes", "returns", "mean", "std", "iqm", "interval95", "ms_per_decision", "model_steps",
-        "sequential_calls",
+        "sequential_calls", "fallbacks", "by_policy",
     }  # fmt: skip
     assert documented <= set(content)
+    assert content["by_policy"] == 6
     assert content["returns"] == [0.0, 1.0, 2.0, 3.0]
     assert content["ms_per_decision"]["median"] == 2.0
 

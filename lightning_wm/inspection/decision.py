@@ -62,6 +62,8 @@ class Decision:
             "plan": self.plan.tolist(),
             "score": plain(self.score),
             "scores": [plain(scoring.score[0]) for scoring in self.scored],
+            "climbed": [scoring.climbed for scoring in self.scored],
+            "drawn": [scoring.noise is not None for scoring in self.scored],
         }
 
 

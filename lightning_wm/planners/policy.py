@@ -48,4 +48,6 @@ class PolicyOnly(BasePlanner):
         usable = mode(search.problem.policy(search.state)).isfinite().all(1, keepdim=True)
         score = torch.where(usable, 0.0, -torch.inf).to(plans)  # E, 1
         origin = torch.full(score.shape, POLICY, device=score.device)
-        return SearchResult(plans, score, origin, plans[:, 0], score[:, 0], score[:, 0], {"actions": plans[:, 0]})
+        plan, plan_score = plans[:, 0], score[:, 0]
+        by_policy = torch.ones_like(plan_score, dtype=torch.bool)
+        return SearchResult(plans, score, origin, plan, plan_score, plan_score, {"actions": plan}, by_policy)

@@ -88,9 +88,10 @@ class PolicyGradMPC(BasePlanner):
         begun, origin = self.starts(search, memory)
         candidates, score, first = self.climb(search, begun)
         plan, plan_score = choose(search, candidates, score, c.execute, c.elites)
+        by_policy = None
         if c.policy_draws and c.mix.policy:
-            plan, plan_score = gaining(search, plan, plan_score, begun[:, 0], first[:, 0], c.policy_draws)
-        return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan})
+            plan, plan_score, by_policy = gaining(search, plan, plan_score, begun[:, 0], first[:, 0], c.policy_draws)
+        return SearchResult(candidates, score, origin, plan, plan_score, first.amax(1), {"actions": plan}, by_policy)
 
     def starts(self, search: Search, memory: TensorDictBase | None) -> tuple[Tensor, Tensor]:
         """Candidates `[E, N, H, A]` before the first step and their origins `[E, N]`: the policy's come first."""

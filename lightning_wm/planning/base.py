@@ -42,6 +42,8 @@ class SearchResult:
     """`[E]`, the best score before anything was improved."""
     memory: dict[str, Tensor]
     """What the next plan starts from, `[E, ..., H, A]`, not yet shifted; names as in `slots`."""
+    by_policy: Tensor | None = None
+    """`[E]`, whether `plan` is the policy's own; None where none is."""
 
 
 class BasePlanner:
@@ -105,12 +107,14 @@ class BasePlanner:
         failed = result.plan_score == -torch.inf  # E
         plan = torch.where(failed[:, None, None], self._fallback(search, failed), result.plan)
         count = torch.ones_like(failed, dtype=torch.int64)
+        by_policy = torch.zeros_like(failed) if result.by_policy is None else result.by_policy
         stats = {
             "model_steps": count * search.model_steps,
             "sequential_calls": count * search.sequential_calls,
             "score_first": result.first,
             "score_best": result.plan_score,
             "fallback": failed,
+            "by_policy": torch.where(failed, search.problem.policy is not None, by_policy),
         }
         remembered = {name: starts.shift(value, self.config.replan) for name, value in result.memory.items()}
         candidates = {"action": result.candidates, "score": result.score, "origin": result.origin}

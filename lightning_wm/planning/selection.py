@@ -140,8 +140,10 @@ def safe(
 
 def gaining(
     search: Search, plan: Tensor, score: Tensor, policy: Tensor, policy_score: Tensor, draws: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The plan where it is worth more than the policy's own rollout on average over draws, else that rollout.
+
+    With its score `[E]`, and whether it is the rollout `[E]`.
 
     A plan was improved on the prior's mode; what it gains there may be the mode's alone. Where the rollout's own score
     is not finite the plan is executed.
@@ -153,7 +155,7 @@ def gaining(
     """
     expected = search.expected(torch.stack([plan, policy], 1), draws)
     gains = (expected[:, 0] > expected[:, 1]) | ~policy_score.isfinite()
-    return torch.where(gains[:, None, None], plan, policy), torch.where(gains, score, policy_score)
+    return torch.where(gains[:, None, None], plan, policy), torch.where(gains, score, policy_score), ~gains
 
 
 def draw_index(search: Search, weights: Tensor) -> Tensor:

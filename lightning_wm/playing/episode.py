@@ -34,6 +34,8 @@ class Episode:
     """Model calls of one plan that must wait for each other."""
     fallbacks: int = 0
     """Decisions for which no candidate had a finite score."""
+    by_policy: int = 0
+    """Plans that were the policy's own."""
     row: int = 0
     """Of E: the environment that it was played in."""
 
@@ -74,6 +76,8 @@ class Recorder:
         episode.model_steps = float(stats["model_steps"][self.row])
         episode.sequential_calls = float(stats["sequential_calls"][self.row])
         episode.fallbacks += int(stats["fallback"][self.row])
+        by_policy = stats.get("by_policy", None)
+        episode.by_policy += 0 if by_policy is None else int(by_policy[self.row])
 
     def drop(self) -> None:
         """The episode cannot be finished."""
@@ -99,4 +103,5 @@ def measures(episodes: Sequence[Episode]) -> dict[str, float]:
         measured["time/plan"] = sum(times) / 1e3
         measured["plan/score_first"], measured["plan/score_best"] = scores.mean(0).tolist()
         measured["plan/fallbacks"] = float(sum(e.fallbacks for e in episodes))
+        measured["plan/by_policy"] = sum(e.by_policy for e in episodes) / len(times)
     return measured

@@ -25,6 +25,7 @@ def summarise(episodes: Sequence[Episode], **about: Any) -> Evaluation:
         model_steps=episodes[0].model_steps,
         sequential_calls=episodes[0].sequential_calls,
         fallbacks=sum(episode.fallbacks for episode in episodes),
+        by_policy=sum(episode.by_policy for episode in episodes),
         **about,
     )
 

@@ -80,6 +80,8 @@ class Evaluation(FileFormat):
     model_steps: Number = 0.0
     sequential_calls: Number = 0.0
     fallbacks: Count = 0
+    by_policy: Count | None = None
+    """Plans that were the policy's own; null in files from before they were counted."""
     perturb: dict[str, Number] = Field(default={}, exclude_if=lambda factors: not factors)
     """Factors on the physics that are not 1."""
 
@@ -92,16 +94,16 @@ class Evaluation(FileFormat):
         return content
 
     def as_json(self) -> dict[str, object]:
-        """The file's content; without a latency that was not measured, as before there was one."""
-        content = super().as_json()
-        return {name: value for name, value in content.items() if name != "latency_ms" or value is not None}
+        """The file's content; without what was not measured, as before it was."""
+        content, later = super().as_json(), ("latency_ms", "by_policy")
+        return {name: value for name, value in content.items() if name not in later or value is not None}
 
     def save(self, path: Path) -> None:
         """Write the JSON file as a whole."""
         write_json(path, self.as_json())
 
 
-_MAY_LACK = ("milliseconds", "scores", "latency_ms", "sequential_calls", "fallbacks", "perturb")
+_MAY_LACK = ("milliseconds", "scores", "latency_ms", "sequential_calls", "fallbacks", "by_policy", "perturb")
 REQUIRED = [name for name in Evaluation.model_fields if name not in _MAY_LACK]
 """What a file must have, although it could be worked out."""
 
