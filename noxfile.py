@@ -31,7 +31,7 @@ def settings() -> dict[str, str]:
 def tests(session: nox.Session) -> None:
     """Run the tests on two processes; arguments after `--` go to pytest."""
     install(session, "-e", ".[test,gym,hub,onnx,ray,report,trackio,wandb]")
-    session.run("pytest", "-n", "2", *session.posargs, env=settings())
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=settings())
 
 
 @nox.session(reuse_venv=True)
