@@ -14,12 +14,13 @@ from lightning_wm.runs.evaluation_file import student
 
 
 def select(rows: Iterable[EvaluationRow], where: Mapping[str, str]) -> list[EvaluationRow]:
-    """The rows whose columns, or settings, have the given texts; several are separated by commas.
+    """The rows whose columns, or settings, have the given texts.
 
-    Runs of a recipe with nothing changed, unless `where` names `run_settings`.
+    Several are separated by commas; one may have commas itself. Runs of a recipe with nothing changed, unless `where`
+    names `run_settings`.
     """
     where = {"run_settings": "{}", **where}
-    return [row for row in rows if all(_text(row, name) in values.split(",") for name, values in where.items())]
+    return [row for row in rows if all(_text(row, name) in (v, *v.split(",")) for name, v in where.items())]
 
 
 def _text(row: EvaluationRow, name: str) -> str:
