@@ -27,6 +27,7 @@ from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
 from lightning_wm.planners.random import RandomConfig
 from lightning_wm.planners.random_shooting import RandomShootingConfig
 from lightning_wm.planning import problem_of, score
+from lightning_wm.planning.search import Search
 from lightning_wm.playing.results import Evaluation
 from tests.worlds import total, world
 
@@ -102,6 +103,18 @@ def test_the_split_sees_gradients_and_puts_everything_back() -> None:
         problem_of(model), model.initial(1), None, [rng.generator(0, "planner")]
     )
     assert split.inference == seen
+
+
+def test_what_draws_of_the_latents_cost_is_imagining() -> None:
+    """Not the rest, where Grad-MPC asks what its model is sure of."""
+    model = world()
+    search = Search(problem_of(model), model.initial(1), [rng.generator(0, "planner")], 3)
+    plans, after = torch.zeros(1, 1, 3, 2), [0.0]
+    with measured() as split:
+        for ask in (search.unroll, lambda plans: search.doubt(plans[:, 0]), lambda plans: search.expected(plans, 2)):
+            ask(plans)
+            after.append(split.inference)
+    assert after == sorted(set(after))
 
 
 def cost(config: object) -> float:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from lightning_wm.errors import NumericsError
+from lightning_wm.errors import NumericsError, UserError
 from lightning_wm.protocols import Spaces
 from tests.faults import SPOILT, FaultyPlaNet, FaultyPlaNetConfig
 from tests.worlds import experience, world
@@ -50,12 +50,14 @@ def equal(one: Any, other: Any) -> bool:
     return torch.equal(one, other)
 
 
-def fit(agent: FaultyPlaNet, folder: Path, *callbacks: pl.Callback, plugins: Any = None) -> pl.Trainer:
-    """Six updates."""
+def fit(
+    agent: FaultyPlaNet, folder: Path, *callbacks: pl.Callback, plugins: Any = None, batches: int = 1
+) -> pl.Trainer:
+    """Six updates, or of several batches each fewer."""
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks), default_root_dir=folder,
-        log_every_n_steps=1, plugins=plugins,
+        log_every_n_steps=1, plugins=plugins, accumulate_grad_batches=batches,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -85,6 +87,12 @@ def test_a_skipped_update_counts_and_moves_nothing(tmp_path: Path, fault: str) -
     assert steps == {4.0}
     assert all(value.isfinite().all() for value in agent.state_dict().values())
     assert not list(tmp_path.glob("bad_batch*"))
+
+
+def test_several_batches_an_update_are_refused(tmp_path: Path) -> None:
+    """Both would draw the same numbers, and the guard would put back what the first had spoilt."""
+    with pytest.raises(UserError, match=r"accumulate_grad_batches=2: .*type accumulate_grad_batches=1"):
+        fit(faulty(), tmp_path, batches=2)
 
 
 def test_a_clean_run_is_what_it_is_without_the_guard(tmp_path: Path) -> None:

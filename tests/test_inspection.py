@@ -20,7 +20,7 @@ from lightning_wm.envs import make_env
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.inspection import inspect
-from lightning_wm.inspection.decision import Decision
+from lightning_wm.inspection.decision import Decision, decisions
 from lightning_wm.inspection.future import Future
 from lightning_wm.inspection.landscape import POINTS, gradients, hessian, orthogonal, survey
 from lightning_wm.inspection.picture import _frames, draw
@@ -117,6 +117,7 @@ def test_evaluate_writes_a_picture_and_the_numbers(
 ) -> None:
     run = copy()
     fields = ["planner.horizon=4", "planner.iterations=2", "planner.candidates=5", "planner.elites=2"]
+    fields.append("planner.execute=mean")
     assert evaluate([f"run={run}", "planner=grad_mpc,cem,cem", *fields, "seed=7", "inspect=3"]) == 0
     names = [f"eval-480-s7-{one}-step3" for one in ("grad_mpc", "cem", "cem-2")]
     written = [run / "inspect" / f"{name}.{ending}" for name in names for ending in ("png", "json")]
@@ -149,7 +150,8 @@ def check_what_happened(run: Path, seen: dict[str, Any]) -> None:
     settings = seen["settings"]
     actor = load_actor(run, planner=seen["planner"], seed=7)
     actor.planner.config = replace(
-        actor.planner.config, **{key: settings[key] for key in ("horizon", "iterations", "candidates", "elites")}
+        actor.planner.config,
+        **{key: settings[key] for key in ("horizon", "iterations", "candidates", "elites", "execute")},
     )
     td = env.reset(seeds=[7])
     actor.reset()
@@ -174,6 +176,9 @@ def test_with_replan_the_plan_in_force_is_looked_at(copy: Callable[[], Path]) ->
     assert evaluate([f"run={run}", "planner.replan=3", "name=mine", "inspect=19"]) == 0
     seen = json.loads((run / "inspect" / "mine-grad_mpc-step19.json").read_text())
     assert seen["decision"] == 18
+    assert [len(scores) for scores, drawn in zip(seen["scores"], seen["drawn"], strict=True) if drawn] == [
+        8
+    ]  # the vote's
     assert (len(seen["reward"]["real"]), len(seen["observation"]["real"])) == (2, 3)
     assert len(seen["reward"]["predicted"]) == len(seen["plan"])
 
@@ -192,6 +197,16 @@ def test_a_decision_that_is_not_there(trained: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().err
     assert "ends after 20 decisions; expected 0 to 19" in said
     assert not (trained / "inspect").exists()
+
+
+def test_decisions_without_a_search_are_refused(trained: Path) -> None:
+    actor = load_actor(trained, planner="cem")
+    actor.planner.config = replace(actor.planner.config, replan=2)
+    env = make_env(TASK, ObservationConfig(), 1)
+    assert [seen.number for seen in decisions(env, actor, 0, [0, 2])] == [0, 2]
+    with pytest.raises(UserError, match=r"planner.replan=2: decision 3 follows the plan of 2.*type planner.replan=1"):
+        next(decisions(env, actor, 0, [2, 3]))
+    env.close()
 
 
 def test_nothing_to_see_without_a_planner() -> None:

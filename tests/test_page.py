@@ -69,6 +69,16 @@ def test_methods_are_arms_and_planners_over_seeds() -> None:
     assert arm("sac", '{"agent":"sac","trainer.updates_per_turn":240}') == "sac, updates_per_turn=240"
 
 
+def test_two_recipes_of_a_task_are_two_methods() -> None:
+    """One row of a method's scores is a training seed of one recipe."""
+    mine = replace(RUN, recipe="mine/walker_walk")
+    best, second = methods([row([100.0]), row([900.0], run=mine)])
+    assert (best.name, best.scores.tolist()) == ("mine/walker_walk planet: cem", [900.0])
+    assert (second.name, second.scores.tolist()) == ("mine planet: cem", [100.0])
+    drawn = curves([point(1.0, 1000), point(9.0, 1000, run=mine)], "dmc/walker_walk", "state")
+    assert [(curve.name, len(curve.runs)) for curve in drawn] == [("mine planet", 1), ("mine/walker_walk planet", 1)]
+
+
 def test_only_methods_of_all_tasks_are_put_together() -> None:
     elsewhere = replace(RUN, task="dmc/cheetah_run")
     rows = [row([500.0]), row([100.0], run=elsewhere), row([900.0], planner="mppi")]

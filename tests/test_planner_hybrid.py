@@ -237,6 +237,30 @@ def test_a_policy_that_is_not_finite_falls_back_where_it_is() -> None:
     assert plan["stats", "fallback"].tolist() == [False, True]
 
 
+def test_a_sample_that_is_not_finite_falls_back_to_the_mode() -> None:
+    """It was played as zeros and counted nowhere."""
+
+    def broken(state: State) -> Normal:
+        return Normal(0.5, torch.tensor([[1e-9], [float("nan")]]), validate_args=False)
+
+    sampling = PolicyOnly(PolicyOnlyConfig(execute="sample"))
+    with pytest.warns(RuntimeWarning, match="in 1 of 2"):
+        plan = sampling.plan(replace(FLAT, policy=broken), ORIGIN, None, generators(2))
+    assert plan["action"].flatten().tolist() == pytest.approx([0.5, 0.5])
+    assert plan["stats", "fallback"].tolist() == [False, True]
+
+
+def test_the_policy_is_asked_once_a_decision() -> None:
+    asked: list[State] = []
+
+    def policy(state: State) -> Normal:
+        asked.append(state)
+        return Normal(0 * state["x"] + 0.5, 1.0)
+
+    PolicyOnly().plan(replace(FLAT, policy=policy), ORIGIN, None, generators(2))
+    assert len(asked) == 1
+
+
 def test_mppi_has_24_candidates_of_512_from_the_policy() -> None:
     plan = build("mppi", iterations=1, horizon=2).plan(FLAT, ORIGIN, None, generators(2))
     assert plan["candidates", "origin"].shape == (2, 512)

@@ -254,6 +254,15 @@ def test_a_run_that_was_trained_anew_replaces_the_run_before() -> None:
     assert [(entry.run_seed, entry.env_steps, entry.value) for entry in merged] == [(0, 600, 9.0), (1, 1000, 3.0)]
 
 
+def test_a_model_that_is_gone_leaves_no_perturbed_evaluation_behind() -> None:
+    """What an evaluation changes of the physics is no other run."""
+    heavy = replace(RUN, settings='{"perturb.mass":1.5}')
+    elsewhere = replace(RUN, run_seed=1, settings='{"perturb.mass":1.5}')
+    old = [row([1.0]), row([2.0], run=heavy), row([3.0], run=elsewhere)]
+    new = row([4.0], run=replace(RUN, revision="def5678"))
+    assert {entry.returns for entry in store.merged_evaluations(old, [new])} == {(3.0,), (4.0,)}
+
+
 # Tables
 
 

@@ -18,7 +18,7 @@ from lightning_wm.evaluate import main as evaluate
 from lightning_wm.fit import main as fit
 from lightning_wm.runs import checkpoint
 from lightning_wm.runs import checksum as seal
-from lightning_wm.runs.checkpoint import load_checkpoint
+from lightning_wm.runs.checkpoint import load_checkpoint, newest_first
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.runs.disk import clear_temporaries, write_atomically
 from lightning_wm.training.experiment import _slack
@@ -186,3 +186,17 @@ def test_replay_keeps_three_turns_beyond_its_capacity() -> None:
     # 20,000 decisions of a turn and, at most, 4 episodes of 126 rows that begin just before its end
     assert slack("rollout.env_steps=160000", "rollout.environments=4") == 3 * (20_000 + 4 * 126)
     assert slack("rollout.env_steps=160000", "task.max_decisions=9") == 3 * (20_000 + 10)
+
+
+def test_the_newest_turn_is_the_one_with_the_largest_number(tmp_path: Path) -> None:
+    """As text turn 100,000 comes before 99,999."""
+    names = [
+        "turn-99998.ckpt",
+        "turn-99999.ckpt",
+        "turn-99999_00002.ckpt",
+        "turn-100000.ckpt",
+        "turn-100000_100000.ckpt",
+    ]
+    for name in [*names, "best.ckpt"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in newest_first(tmp_path)] == names[::-1]

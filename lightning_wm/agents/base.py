@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 import lightning.pytorch as pl
@@ -35,7 +36,7 @@ class AgentConfig:
     epsilon: Positive = 1e-5
     """Adam's epsilon."""
     clip: Positive = 100.0
-    """Largest norm of the world model's gradient."""
+    """Largest norm of each part's gradient."""
     patience: Count = 3
     """Updates in a row with a non-finite loss or gradient after which the run stops."""
 
@@ -104,6 +105,16 @@ class BaseAgent(pl.LightningModule, ABC):
 
     def on_train_start(self) -> None:
         refuse_where_nothing_learns(self)
+        several: int = self.trainer.accumulate_grad_batches
+        if several > 1:
+            raise UserError(
+                f"accumulate_grad_batches={several}: {type(self).__name__} draws its random numbers and moves its slow "
+                "copies once for every batch; type accumulate_grad_batches=1 and a larger replay.batch"
+            )
+
+    def moved(self) -> Iterable[Tensor]:
+        """Buffers that a forward pass may change, which a skipped update puts back; by default all."""
+        return self.buffers()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rates = self.rates()
@@ -114,7 +125,7 @@ class BaseAgent(pl.LightningModule, ABC):
 
     def training_step(self, batch: TensorDictBase, index: int) -> Tensor:
         restore_batch_size(batch)
-        self.guard.begin(self, batch)
+        self.guard.begin(batch, self.moved())
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step)
         measured = self.losses(batch, generator)
         loss = summed(measured)

@@ -36,12 +36,17 @@ class UpdateGuard:
         """In a row, up to now."""
         self._batch: TensorDictBase | None = None
         self._measured: dict[str, Tensor] = {}
-        self._buffers: list[Tensor] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
 
-    def begin(self, module: pl.LightningModule, batch: TensorDictBase) -> None:
-        """Remember what an update starts from; before the forward pass."""
+    def begin(self, batch: TensorDictBase, moved: Iterable[Tensor]) -> None:
+        """Remember what an update starts from; before the forward pass.
+
+        Args:
+            batch: what is learned from.
+            moved: buffers that the forward pass may change.
+        """
         self._batch = batch
-        self._buffers = [buffer.clone() for buffer in module.buffers()]
+        self._before = [(buffer, buffer.clone()) for buffer in moved]
 
     def tie(self, loss: Tensor, measured: Mapping[str, Tensor]) -> Tensor:
         """The loss, unchanged where it is finite; otherwise one whose whole gradient is not.
@@ -71,7 +76,7 @@ class UpdateGuard:
             error.everywhere = True
             raise error
         with torch.no_grad():
-            for buffer, before in zip(module.buffers(), self._buffers, strict=True):
+            for buffer, before in self._before:
                 buffer.copy_(before)
         # Without gradients the optimiser leaves weights, moments and its step as they are, and the update still counts.
         optimizer.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from lightning_wm.agents.adversary import challenged
 from lightning_wm.agents.base import AgentConfig, BaseAgent, restore_batch_size
 from lightning_wm.config.fields import Count, Share, settings
 from lightning_wm.errors import UserError
+from lightning_wm.models.foresight import foreseen, within_an_episode
 from lightning_wm.planning.problem import problem_for
 from lightning_wm.playing.actor import WorldModelActor
 from lightning_wm.protocols import Compiles, Planner, Spaces, State, TrainedModel
@@ -76,12 +77,11 @@ class PlaNet(BaseAgent):
 
     def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
         """The model's losses, and those of what is learned beside it, from `[B, T]`."""
-        batch = self.challenged(batch)
-        states, measured = self.model.observe(batch, generator=generator)
+        states, measured = self.model.observe(self.challenged(batch), generator=generator)
         return {**measured, **self.behave(states, batch)}
 
     def challenged(self, batch: TensorDictBase) -> TensorDictBase:
-        """What is learned from: the batch itself, or with an adversary's actions."""
+        """What the model learns from: the batch itself, or with an adversary's actions."""
         if not self.config.adversary:
             return batch
         generator = rng.generator(self.seed, "model", self.global_rank, self.global_step, 2)
@@ -135,14 +135,9 @@ class PlaNet(BaseAgent):
         predicted = min(predicted, batch.shape[1] - observed)
         if predicted < 1:
             return None
-        whole = ~batch["is_init"][:, 1 : observed + predicted].flatten(1).any(1)
-        if not bool(whole.any()):
+        batch = batch[:, : observed + predicted]
+        batch = batch[within_an_episode(batch)]
+        if not len(batch):
             return None
-        batch = batch[whole]
-        states, _ = self.model.observe(batch[:, :observed])
-        state = {name: value.unflatten(0, (-1, observed))[:, -1] for name, value in states.items()}
-        errors = []
-        for step in range(observed, observed + predicted):
-            state = self.model.imagine(state, batch["action"][:, step])
-            errors.append(self.model.observation_error(state, batch[:, step]))
-        return torch.stack(errors).mean()
+        later = list(enumerate(foreseen(self.model, batch, observed)))[observed:]
+        return torch.stack([self.model.observation_error(state, batch[:, step]) for step, state in later]).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
@@ -172,6 +173,10 @@ class SoftActorCritic(BaseAgent):
             "policy/entropy": measured["entropy"].detach(),
             **beside,
         }
+
+    def moved(self) -> Iterable[Tensor]:
+        """None: the slow critics, TorchRL's buffers, follow after an update that was not skipped."""
+        return ()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update, and let the slow copies follow unless the update was skipped."""

@@ -118,10 +118,12 @@ class TDMPC(PlaNet):
             raise UserError("replay.length=1: a window without a step teaches nothing; type replay.length=4")
         if not self.guard.streak:  # after a skipped update the critics are those that it has followed already
             follow(self.slow, self.critics, 1.0 - self.config.critic.decay)
-        with rng.scope(self.seed, "model", self.global_rank, self.global_step):  # of dropout
-            rolled = self.model.roll(self.challenged(batch))
+        with rng.scope(self.seed, "model", self.global_rank, self.global_step, 1):  # of dropout
+            rolled = self.model.roll(batch)
+            # What was earned was earned by replay's own actions: critics and policy learn from these alone.
+            taught = self.model.roll(self.challenged(batch)) if self.config.adversary else rolled
             return {
-                **self.model.losses(rolled),
+                **self.model.losses(taught),
                 **self.valued(rolled, generator),
                 **self.acted(rolled, generator),
             }

@@ -56,7 +56,7 @@ def ours(config: SACConfig, batch: TensorDict) -> Call:
     optimiser: Any = agent.configure_optimizers()
 
     def update(number: int) -> None:
-        agent.guard.begin(agent, batch)
+        agent.guard.begin(batch, agent.moved())
         optimiser.zero_grad()
         measured = agent.measure(batch, number)
         agent.guard.tie(summed(measured), measured).backward()

@@ -36,6 +36,8 @@ def measured() -> Iterator[Split]:
     split = Split()
     wrapped: list[tuple[object, str, str]] = [
         (Search, "_evaluate", "inference"),
+        (Search, "_under", "inference"),
+        (Search, "unroll", "inference"),
         (Search, "imagine", "inference"),
         (torch.autograd, "grad", "optimisation"),
     ]

@@ -80,11 +80,17 @@ def decisions(env: EnvBase, actor: Actor, seed: int, numbers: Collection[int]) -
     Between two of them the environment stands at the decision that was given last, before its action.
 
     Raises:
-        UserError: nothing is planned in it.
+        UserError: nothing is planned in it, or not at every one of the decisions.
     """
     planner = _searching(actor)
     if planner is None:
         raise UserError("there is nothing to look at where no planner of lightning_wm searches; type planner=grad_mpc")
+    replan = planner.config.replan
+    if late := [number for number in numbers if number % replan]:
+        raise UserError(
+            f"planner.replan={replan}: decision {late[0]} follows the plan of {late[0] - late[0] % replan}, without "
+            "a search to look at; type planner.replan=1"
+        )
     yield from (decision for _, decision in _played(env, actor, planner, seed, numbers) if decision is not None)
 
 

@@ -104,7 +104,7 @@ class MovingPixels(Normaliser):
 
     @staticmethod
     def shifted(deviations: Tensor, windows: int, most: int, generator: torch.Generator | None = None) -> Tensor:
-        """Deviations `[B*T, x, y, C]` of B windows, each moved as one by up to `most` pixels, in whole squares.
+        """Deviations `[B*T, x, y, C]` of B windows, each moved as one in whole squares, as many as cover `most` pixels.
 
         What never moves is 0 and stays it: pictures that were moved before they are measured would be held against
         the mean of other places, and every edge of the scenery would count as the largest of deviations.

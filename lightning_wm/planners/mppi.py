@@ -89,7 +89,7 @@ class MPPI(BasePlanner):
     def guided(self, search: Search) -> Tensor | None:
         """Candidates `[E, P, H, A]` of the policy, drawn once per plan; None without a policy."""
         number = min(self.config.policy_candidates, self.config.candidates - 1)
-        return rollouts(search, number) if search.problem.policy is not None and number > 0 else None
+        return rollouts(search, number)[0] if search.problem.policy is not None and number > 0 else None
 
 
 def weights(score: Tensor, temperature: float) -> Tensor:

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 
 from lightning_wm.config.fields import Count, settings
 from lightning_wm.planning.base import POLICY, BasePlanner, SearchResult
-from lightning_wm.planning.policy_rollouts import mode, rollouts
+from lightning_wm.planning.policy_rollouts import rollouts
 from lightning_wm.planning.search import Search
 from lightning_wm.planning.settings import check_replan
 from lightning_wm.registry import register
@@ -43,10 +43,8 @@ class PolicyOnly(BasePlanner):
 
     def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:
         """One rollout of the policy; -inf where its answer to the present state is not finite."""
-        assert search.problem.policy is not None
-        plans = rollouts(search, 1, modes=int(self.config.execute == "mean"))  # E, 1, H, A
-        usable = mode(search.problem.policy(search.state)).isfinite().all(1, keepdim=True)
-        score = torch.where(usable, 0.0, -torch.inf).to(plans)  # E, 1
+        plans, finite = rollouts(search, 1, modes=int(self.config.execute == "mean"))  # E, 1, H, A
+        score = torch.where(finite, 0.0, -torch.inf).to(plans)  # E, 1
         origin = torch.full(score.shape, POLICY, device=score.device)
         plan, plan_score = plans[:, 0], score[:, 0]
         by_policy = torch.ones_like(plan_score, dtype=torch.bool)

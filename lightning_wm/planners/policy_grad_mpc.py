@@ -112,7 +112,7 @@ class PolicyGradMPC(BasePlanner):
     def guided(self, search: Search, number: int, previous: Tensor, warm: Tensor) -> Tensor:
         """Rollouts of the policy `[E, P, H, A]`, the first its mode's, drawn towards the previous plan by `reuse`."""
         c = self.config
-        plans = rollouts(search, number)
+        plans, _ = rollouts(search, number)
         if c.policy_std and number > 1:
             noise = starts.noise(number - 1, c.horizon, search.problem.action, search.generators, search.like)
             plans = torch.cat([plans[:, :1], plans[:, 1:] + c.policy_std * noise], 1)

@@ -53,10 +53,11 @@ def draw(distribution: Distribution, noise: Tensor) -> Tensor:
     )
 
 
-def rollouts(search: Search, number: int, modes: int = 1) -> Tensor:
-    """Plans `[E, N, H, A]` of the policy: the first `modes` follow its mode, the others its samples.
+def rollouts(search: Search, number: int, modes: int = 1) -> tuple[Tensor, Tensor]:
+    """Plans `[E, N, H, A]` of the policy, and whether its first answer was finite `[E, N]`.
 
-    Uses H-1 imagined steps of N candidates. What the policy answers that is not finite becomes 0.
+    The first `modes` plans follow its mode, the others its samples. Uses H-1 imagined steps of N candidates. What the
+    policy answers that is not finite becomes 0.
 
     Args:
         number: N.
@@ -65,15 +66,18 @@ def rollouts(search: Search, number: int, modes: int = 1) -> Tensor:
     problem, horizon = search.problem, search.horizon
     assert problem.policy is not None
     size = (horizon, number, problem.action)
-    noise = rng.normal(size, search.generators, search.like)  # E, H, N, A
+    noise = rng.normal(size, search.generators, search.like) if modes < number else None  # E, H, N, A
     state, latent = search.rows(number)
     actions: list[Tensor] = []
+    finite: list[Tensor] = []
     for step in range(horizon):
         distribution = problem.policy(state)
-        action = draw(distribution, noise[:, step].flatten(0, 1)).reshape(-1, *size[1:]).clone()  # E, N, A
-        if modes:
-            action[:, :modes] = mode(distribution).reshape(-1, *size[1:])[:, :modes]
-        actions.append(torch.where(action.isfinite(), action, 0.0).clamp(-1, 1))
+        parts = [mode(distribution).reshape(-1, *size[1:])[:, :modes]] if modes else []
+        if noise is not None:
+            parts.append(draw(distribution, noise[:, step].flatten(0, 1)).reshape(-1, *size[1:])[:, modes:])
+        action = torch.cat(parts, 1)  # E, N, A
+        finite.append(action.isfinite())
+        actions.append(torch.where(finite[-1], action, 0.0).clamp(-1, 1))
         if step < horizon - 1:
             state = search.imagine(state, actions[-1].flatten(0, 1), None if latent is None else latent[step])
-    return torch.stack(actions, 2)
+    return torch.stack(actions, 2), finite[0].all(-1)

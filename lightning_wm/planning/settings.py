@@ -69,7 +69,7 @@ class Executing(Protocol):
 
     @property
     def execute(self) -> str:
-        """`best`, `mean` or `sample`."""
+        """What its planner knows: `best`, `mean`, `sample`, of some also `basin` or `vote`."""
 
 
 def executing(settings: PlannerSettings, execute: str) -> PlannerSettings:

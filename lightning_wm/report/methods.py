@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,15 +54,28 @@ def arm(agent: str, settings: str) -> str:
     return ", ".join([agent, *(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items()))])
 
 
+def told_apart(arms: Sequence[str], places: Sequence[Hashable], recipes: Sequence[str]) -> list[str]:
+    """Each arm with its recipe before it where several recipes have that arm in one place."""
+    several: dict[tuple[str, Hashable], set[str]] = {}
+    for name, place, recipe in zip(arms, places, recipes, strict=True):
+        several.setdefault((name, place), set()).add(recipe)
+    return [
+        f"{recipe} {name}" if len(several[name, place]) > 1 else name
+        for name, place, recipe in zip(arms, places, recipes, strict=True)
+    ]
+
+
 def methods(rows: Iterable[EvaluationRow]) -> list[Method]:
     """Every method of every panel, panels in the order of their tasks, on the last checkpoint."""
     series = joined(row for row in rows if row.checkpoint == "last")
     names = labels([replace(each.row, run_settings="{}") for each in series])
+    panels_of = [Panel(each.row.task, each.row.observation, each.row.env_steps) for each in series]
+    arms = [arm(each.row.agent, each.row.run_settings) for each in series]
+    arms = told_apart(arms, panels_of, [each.row.recipe for each in series])
     groups: dict[tuple[Panel, str], dict[int, Series]] = {}
-    for each, name in zip(series, names, strict=True):
+    for each, name, panel, its in zip(series, names, panels_of, arms, strict=True):
         row = each.row
-        panel = Panel(row.task, row.observation, row.env_steps)
-        seeds = groups.setdefault((panel, f"{arm(row.agent, row.run_settings)}: {name}"), {})
+        seeds = groups.setdefault((panel, f"{its}: {name}"), {})
         kept = seeds.get(row.run_seed)
         if kept is None or len(each.returns) > len(kept.returns):
             seeds[row.run_seed] = each
@@ -108,9 +121,14 @@ def curves(rows: Iterable[CurveRow], task: str, observation: str) -> list[Curve]
     for row in rows:
         if (row.task, row.observation) == (task, observation):
             runs.setdefault(row.run, []).append(row)
-    for points in runs.values():
+    names = told_apart(
+        [arm(points[0].agent, points[0].settings) for points in runs.values()],
+        [task] * len(runs),
+        [points[0].recipe for points in runs.values()],
+    )
+    for name, points in zip(names, runs.values(), strict=True):
         judged = [point for point in points if point.kind == "evaluation"]
         chosen = judged if len(judged) >= 3 else [point for point in points if point.kind == "rollout"]
         chosen.sort(key=lambda point: point.env_steps)
-        arms.setdefault(arm(points[0].agent, points[0].settings), []).append(tuple(chosen))
-    return [Curve(name, tuple(chosen)) for name, chosen in sorted(arms.items())]
+        arms.setdefault(name, []).append(tuple(chosen))
+    return [Curve(name, tuple(each)) for name, each in sorted(arms.items())]

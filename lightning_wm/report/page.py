@@ -115,7 +115,7 @@ def _returns(method: Method) -> list[str]:
 
 
 def _pairs(found: Sequence[Method]) -> list[list[str]]:
-    """Every method against the best one of the same agent, over all episodes that both have played."""
+    """Every method against the best one of the same agent, where both have played the same episodes and as many."""
     rows = []
     for index, first in enumerate(found):
         arm = first.name.partition(": ")[0]

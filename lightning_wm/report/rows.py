@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lightning_wm.config.store import flatten
@@ -78,6 +78,13 @@ class EvaluationRow:
     def run(self) -> tuple[str | int, ...]:
         """The training run that it is of, whatever code trained it."""
         return (self.recipe, self.task, self.observation, self.agent, self.run_settings, self.run_seed)
+
+    @property
+    def trained(self) -> tuple[str | int, ...]:
+        """The same, wherever it was judged: without what an evaluation changed of the physics."""
+        changed = json.loads(self.run_settings)
+        plain = {key: value for key, value in changed.items() if not key.startswith(_PHYSICS)}
+        return replace(self, run_settings=_text(plain)).run
 
     @property
     def key(self) -> tuple[str | int, ...]:
@@ -169,8 +176,14 @@ def _with_physics(settings: str, factors: Mapping[str, float]) -> str:
     """A run's settings and what an evaluation changed of its physics, which so stays out of the tables of recipes."""
     if not factors:
         return settings
-    changed = {f"perturb.{name}": factor for name, factor in factors.items()}
-    return json.dumps({**json.loads(settings), **changed}, sort_keys=True, separators=(",", ":"))
+    return _text({**json.loads(settings), **{_PHYSICS + name: factor for name, factor in factors.items()}})
+
+
+_PHYSICS = "perturb."
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
 
 def curve_rows(lines: Iterable[Mapping[str, Any]], run: Run) -> list[CurveRow]:

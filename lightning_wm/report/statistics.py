@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_wm.runs.evaluation_file import student
+from lightning_wm.playing.results import paired
 
 Scores = Sequence[NDArray[np.float64]]
 """A score of every training seed, `[seeds]`, for each task; tasks may have different numbers of seeds."""
@@ -81,11 +81,9 @@ class Difference:
 
 def difference(first: Sequence[float], other: Sequence[float]) -> Difference:
     """Student's paired difference of `other` to `first`, by episode."""
-    apart = np.asarray(other) - np.asarray(first)
-    mean, count, interval = float(apart.mean()), len(apart), student(apart)
-    if interval is None:
+    (mean, low, high), count = paired(first, other), len(first)
+    if low != low:
         return Difference(mean, None, None, "cannot tell from one episode")
-    low, high = interval
     if low > 0 or high < 0:
         return Difference(mean, low, high, "better" if low > 0 else "worse")
     if mean == 0.0:

@@ -45,8 +45,8 @@ def merged_evaluations(old: Iterable[EvaluationRow], new: Sequence[EvaluationRow
     A new row replaces the old one with its key. A run that other code has trained anew replaces all rows of the run
     before: one table never compares two models as if they were one.
     """
-    revisions = {row.run: row.revision for row in new}
-    kept = {row.key: row for row in old if revisions.get(row.run, row.revision) == row.revision}
+    revisions = {row.trained: row.revision for row in new}
+    kept = {row.key: row for row in old if revisions.get(row.trained, row.revision) == row.revision}
     kept.update({row.key: row for row in new})
     return [kept[key] for key in sorted(kept)]
 

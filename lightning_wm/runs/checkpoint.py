@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,6 +139,13 @@ def _check(path: Path, checkpoint: object) -> None:
 
 def _foreign(path: Path, why: str) -> UserError:
     return UserError(f"{path} is damaged or foreign ({why}); expected a checkpoint written by fit")
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of whole and begun turns in a folder, damaged ones included, by turn and update."""
+    return sorted(
+        folder.glob("turn-*.ckpt"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.stem)], reverse=True
+    )
 
 
 def newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:

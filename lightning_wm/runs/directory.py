@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 
-from lightning_wm.runs.checkpoint import load_checkpoint, newest_whole
+from lightning_wm.runs.checkpoint import load_checkpoint, newest_first, newest_whole
 from lightning_wm.runs.files import write_json, write_text
 from lightning_wm.runs.formats import FileFormat
 from lightning_wm.runs.lock import locked
@@ -64,7 +64,7 @@ class RunDirectory:
 
     def turns(self) -> list[Path]:
         """Checkpoints to go on from, damaged ones included, the newest first."""
-        return sorted(self.checkpoints.glob("turn-*.ckpt"), reverse=True)
+        return newest_first(self.checkpoints)
 
     def load(self, name: str = "last") -> tuple[Path, dict[str, Any]]:
         """A checkpoint's file and content: `last` (the newest that is not damaged) or `best` (by evaluation).

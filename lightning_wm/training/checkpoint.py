@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
-from lightning_wm.runs.checkpoint import Added, Rank
+from lightning_wm.runs.checkpoint import Added, Rank, newest_first
 from lightning_wm.training.ranks import from_ranks, raise_together
 from lightning_wm.training.state import RunState, replay_data
 from lightning_wm.training.tensorboard import EnvStepTensorBoard
@@ -68,7 +68,7 @@ class TurnCheckpoint(Checkpoint):
         """Write a checkpoint on rank 0, then remove the oldest."""
         trainer.save_checkpoint(self.folder / name, weights_only=False)
         if trainer.is_global_zero:
-            for old in sorted(self.folder.glob("turn-*.ckpt"))[: -self.keep]:
+            for old in newest_first(self.folder)[self.keep :]:
                 old.unlink()
 
     def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

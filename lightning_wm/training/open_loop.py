@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_wm.agents.planet import PlaNet
 from lightning_wm.envs.layout import ObservationLayout, entries
 from lightning_wm.errors import LightningWMError
+from lightning_wm.models.foresight import foreseen, within_an_episode
 from lightning_wm.protocols import Decodes, Recognises, State, TrainedModel
 from lightning_wm.runs.directory import OPEN_LOOP
 from lightning_wm.training.frames import Frame, compared, paired, traced
@@ -52,14 +53,14 @@ def predict(model: TrainedModel, batch: TensorDictBase, seen: int, most: int = S
         seen: steps that are filtered.
         most: windows.
     """
-    whole = ~batch["is_init"][:, 1:].flatten(1).any(1)
+    whole = within_an_episode(batch)
     if not bool(whole.any()) or batch.shape[1] <= seen:
         return None
     chosen = whole & (whole.cumsum(0) <= most)
     windows, show = batch[chosen], _shower(model, batch[~chosen].flatten(0, 1))
     if show is None:
         return None
-    states = _states(model, windows, seen)
+    states = foreseen(model, windows, seen)
     together = {name: torch.stack([each[name] for each in states], 1).flatten(0, 1) for name in states[0]}
     shown = show(together)  # B*T, ...
     imagined = {name: value.unflatten(0, windows.shape).float().cpu() for name, value in shown.items()}
@@ -76,16 +77,6 @@ def _shower(model: TrainedModel, others: TensorDictBase) -> Callable[[State], di
     if isinstance(model, Recognises) and len(others):
         return lambda state: {"pixels": others["pixels"][model.likeness(state, others).argmax(1)] / 255.0}
     return None
-
-
-def _states(model: TrainedModel, windows: TensorDictBase, seen: int) -> list[State]:
-    """Filtered for so many steps, then imagined from actions alone; one state `[B, ...]` a step."""
-    states, _ = model.observe(windows[:, :seen])
-    by_time = {name: value.unflatten(0, (-1, seen)) for name, value in states.items()}  # B, seen, ...
-    steps = [{name: value[:, step] for name, value in by_time.items()} for step in range(seen)]
-    for step in range(seen, windows.shape[1]):
-        steps.append(model.imagine(steps[-1], windows["action"][:, step]))
-    return steps
 
 
 def frames(prediction: Prediction, layout: ObservationLayout | None = None, posed: Posed | None = None) -> list[Frame]:
