@@ -48,14 +48,15 @@ def test_rollouts_follow_the_policy() -> None:
     model = recurrent()
     problem = replace(problem_of(model), policy=policy)
     state = model.initial(2)
-    plans = rollouts(Search(problem, state, generators(2), 4), 3)
+    plans, finite = rollouts(Search(problem, state, generators(2), 4), 3)
+    assert finite.tolist() == [[True] * 3] * 2
     assert plans.shape == (2, 3, 4, 2)
     for step in range(4):
         action = state["stoch"][:, :2].tanh()
         assert torch.allclose(plans[:, 0, step], action, atol=1e-4)
         state = model.imagine(state, plans[:, 0, step])
     assert (plans[:, 1] != plans[:, 2]).all()
-    alone = rollouts(Search(problem, rows(model.initial(2), 1), generators(2)[1:], 4), 3)
+    alone, _ = rollouts(Search(problem, rows(model.initial(2), 1), generators(2)[1:], 4), 3)
     assert torch.allclose(alone[0], plans[1], rtol=0, atol=1e-9)
 
 
