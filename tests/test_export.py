@@ -161,6 +161,8 @@ def test_it_does_not_say_where_it_was_made(
         content = path.read_bytes()
         for place in (trained, trained.parent, Path.cwd(), Path(__file__).parent, Path.home()):
             assert len(str(place)) < 3 or str(place).encode() + b"/" not in content, (path.name, place)
+        if path.suffix == ".safetensors":  # numbers spell a short name by chance: what is said is in the header
+            content = content[: 8 + int.from_bytes(content[:8], "little")]
         assert socket.gethostname().encode() not in content
     run = copy()
     text = (run / "config.yaml").read_text()
