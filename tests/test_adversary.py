@@ -12,26 +12,19 @@ from torch import Tensor, nn
 
 from lightning_wm import rng
 from lightning_wm.agents.adversary import challenged
-from lightning_wm.agents.dreamer import Dreamer, DreamerConfig
+from lightning_wm.agents.dreamer import DreamerConfig
 from lightning_wm.agents.planet import PlaNet, PlaNetConfig
-from lightning_wm.agents.tdmpc import TDMPC, TDMPCConfig
 from lightning_wm.fit import main as fit
 from lightning_wm.protocols import Spaces, State
 from tests.conftest import TINY
+from tests.test_dreamer import dreamer
+from tests.test_tdmpc import agent as tdmpc
 from tests.worlds import Outside, experience, model_of, total
 
 SPACES = Spaces(action=2, observation=3)
 
 
 class Alone(Outside, PlaNet):  # type: ignore[misc]
-    """Outside a Trainer."""
-
-
-class AloneDreamer(Outside, Dreamer):  # type: ignore[misc]
-    """Outside a Trainer."""
-
-
-class AloneTDMPC(Outside, TDMPC):  # type: ignore[misc]
     """Outside a Trainer."""
 
 
@@ -96,20 +89,19 @@ def test_zero_is_the_agent_without_it() -> None:
 def test_who_learns_beside_the_model_learns_from_what_was_done() -> None:
     """The planner's actions are imitated, and a reward belongs to the action that earned it."""
     batch = experience(SPACES, 4, 6)
-    dreamer = AloneDreamer(DreamerConfig(adversary=0.5, imitation=1.0, imagination=2), model_of("rssm"))
+    one = dreamer(DreamerConfig(adversary=0.5, imitation=1.0, imagination=2), model_of("rssm"))
     seen: list[Tensor] = []
 
     def imitated(states: State, batch: TensorDict) -> Tensor:
         seen.append(batch["action"])
         return torch.zeros(())
 
-    dreamer.imitated = imitated  # type: ignore[method-assign, assignment]
-    dreamer.losses(batch, rng.generator(0, "model"))
+    one.imitated = imitated
+    one.losses(batch, rng.generator(0, "model"))
     assert torch.equal(seen[0], batch["action"])
     critics = []
     for radius in (0.0, 0.5):
-        one = AloneTDMPC(TDMPCConfig(adversary=radius), model_of("joint_embedding"))
-        critics.append(one.losses(batch, rng.generator(0, "model")))
+        critics.append(tdmpc(SPACES, adversary=radius).losses(batch, rng.generator(0, "model")))
     assert torch.equal(critics[0]["loss/critic"], critics[1]["loss/critic"])
     assert not torch.equal(critics[0]["loss/consistency"], critics[1]["loss/consistency"])
 

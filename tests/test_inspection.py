@@ -176,9 +176,8 @@ def test_with_replan_the_plan_in_force_is_looked_at(copy: Callable[[], Path]) ->
     assert evaluate([f"run={run}", "planner.replan=3", "name=mine", "inspect=19"]) == 0
     seen = json.loads((run / "inspect" / "mine-grad_mpc-step19.json").read_text())
     assert seen["decision"] == 18
-    assert [len(scores) for scores, drawn in zip(seen["scores"], seen["drawn"], strict=True) if drawn] == [
-        8
-    ]  # the vote's
+    drawn = [len(scores) for scores, drawn in zip(seen["scores"], seen["drawn"], strict=True) if drawn]
+    assert drawn == [8]  # the vote's doubt
     assert (len(seen["reward"]["real"]), len(seen["observation"]["real"])) == (2, 3)
     assert len(seen["reward"]["predicted"]) == len(seen["plan"])
 

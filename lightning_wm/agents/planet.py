@@ -139,5 +139,5 @@ class PlaNet(BaseAgent):
         batch = batch[within_an_episode(batch)]
         if not len(batch):
             return None
-        later = list(enumerate(foreseen(self.model, batch, observed)))[observed:]
-        return torch.stack([self.model.observation_error(state, batch[:, step]) for step, state in later]).mean()
+        ahead = enumerate(foreseen(self.model, batch, observed)[observed:], observed)
+        return torch.stack([self.model.observation_error(state, batch[:, step]) for step, state in ahead]).mean()

@@ -119,9 +119,9 @@ class TDMPC(PlaNet):
         if not self.guard.streak:  # after a skipped update the critics are those that it has followed already
             follow(self.slow, self.critics, 1.0 - self.config.critic.decay)
         with rng.scope(self.seed, "model", self.global_rank, self.global_step, 1):  # of dropout
-            rolled = self.model.roll(batch)
+            rolled, challenged = self.model.roll(batch), self.challenged(batch)
             # What was earned was earned by replay's own actions: critics and policy learn from these alone.
-            taught = self.model.roll(self.challenged(batch)) if self.config.adversary else rolled
+            taught = rolled if challenged is batch else self.model.roll(challenged)
             return {
                 **self.model.losses(taught),
                 **self.valued(rolled, generator),

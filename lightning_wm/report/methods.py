@@ -54,31 +54,27 @@ def arm(agent: str, settings: str) -> str:
     return ", ".join([agent, *(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items()))])
 
 
-def told_apart(arms: Sequence[str], places: Sequence[Hashable], recipes: Sequence[str]) -> list[str]:
-    """Each arm with its recipe before it where several recipes have that arm in one place."""
-    several: dict[tuple[str, Hashable], set[str]] = {}
-    for name, place, recipe in zip(arms, places, recipes, strict=True):
-        several.setdefault((name, place), set()).add(recipe)
-    return [
-        f"{recipe} {name}" if len(several[name, place]) > 1 else name
-        for name, place, recipe in zip(arms, places, recipes, strict=True)
-    ]
+def prefixes(arms: Sequence[Hashable], recipes: Sequence[str]) -> list[str]:
+    """Before each arm its recipe, where several recipes have the same arm; else nothing."""
+    of: dict[Hashable, set[str]] = {}
+    for its, recipe in zip(arms, recipes, strict=True):
+        of.setdefault(its, set()).add(recipe)
+    return [f"{recipe} " if len(of[its]) > 1 else "" for its, recipe in zip(arms, recipes, strict=True)]
 
 
 def methods(rows: Iterable[EvaluationRow]) -> list[Method]:
     """Every method of every panel, panels in the order of their tasks, on the last checkpoint."""
     series = joined(row for row in rows if row.checkpoint == "last")
     names = labels([replace(each.row, run_settings="{}") for each in series])
-    panels_of = [Panel(each.row.task, each.row.observation, each.row.env_steps) for each in series]
-    arms = [arm(each.row.agent, each.row.run_settings) for each in series]
-    arms = told_apart(arms, panels_of, [each.row.recipe for each in series])
+    rows = [each.row for each in series]
+    arms = [(Panel(r.task, r.observation, r.env_steps), arm(r.agent, r.run_settings)) for r in rows]
+    recipes = prefixes(arms, [row.recipe for row in rows])
     groups: dict[tuple[Panel, str], dict[int, Series]] = {}
-    for each, name, panel, its in zip(series, names, panels_of, arms, strict=True):
-        row = each.row
-        seeds = groups.setdefault((panel, f"{its}: {name}"), {})
-        kept = seeds.get(row.run_seed)
+    for each, name, (panel, its), recipe in zip(series, names, arms, recipes, strict=True):
+        seeds = groups.setdefault((panel, f"{recipe}{its}: {name}"), {})
+        kept = seeds.get(each.row.run_seed)
         if kept is None or len(each.returns) > len(kept.returns):
-            seeds[row.run_seed] = each
+            seeds[each.row.run_seed] = each
     found = [
         Method(name, panel, tuple(seeds[seed] for seed in sorted(seeds))) for (panel, name), seeds in groups.items()
     ]
@@ -121,14 +117,11 @@ def curves(rows: Iterable[CurveRow], task: str, observation: str) -> list[Curve]
     for row in rows:
         if (row.task, row.observation) == (task, observation):
             runs.setdefault(row.run, []).append(row)
-    names = told_apart(
-        [arm(points[0].agent, points[0].settings) for points in runs.values()],
-        [task] * len(runs),
-        [points[0].recipe for points in runs.values()],
-    )
-    for name, points in zip(names, runs.values(), strict=True):
+    names = [arm(points[0].agent, points[0].settings) for points in runs.values()]
+    recipes = prefixes(names, [points[0].recipe for points in runs.values()])
+    for points, name, recipe in zip(runs.values(), names, recipes, strict=True):
         judged = [point for point in points if point.kind == "evaluation"]
         chosen = judged if len(judged) >= 3 else [point for point in points if point.kind == "rollout"]
         chosen.sort(key=lambda point: point.env_steps)
-        arms.setdefault(name, []).append(tuple(chosen))
+        arms.setdefault(recipe + name, []).append(tuple(chosen))
     return [Curve(name, tuple(each)) for name, each in sorted(arms.items())]

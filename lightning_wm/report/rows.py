@@ -15,6 +15,7 @@ RETURNS: Mapping[str, Kind] = {"evaluation/return": "evaluation", "rollout/retur
 """Keys of `metrics.jsonl` that a curve is made of."""
 POINTS = 100
 """Rollouts of a run that `curves.csv` keeps at most."""
+_PHYSICS = "perturb."
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,10 @@ class CurveRow:
         return (*self.run, self.kind, self.env_steps, self.updates)
 
 
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+
+
 def compact(settings: Mapping[str, Any]) -> str:
     """Settings as one short JSON text: sorted dotted keys, without the name and what is off (false, 0, empty).
 
@@ -128,7 +133,7 @@ def compact(settings: Mapping[str, Any]) -> str:
     got later, and that is off unless it is set, leaves old rows as they are.
     """
     kept = {key: value for key, value in flatten(settings) if key != "name" and (value is None or bool(value))}
-    return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return _text(kept)
 
 
 def evaluation_row(content: Mapping[str, Any], run: Run) -> EvaluationRow:
@@ -177,13 +182,6 @@ def _with_physics(settings: str, factors: Mapping[str, float]) -> str:
     if not factors:
         return settings
     return _text({**json.loads(settings), **{_PHYSICS + name: factor for name, factor in factors.items()}})
-
-
-_PHYSICS = "perturb."
-
-
-def _text(settings: Mapping[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
 
 def curve_rows(lines: Iterable[Mapping[str, Any]], run: Run) -> list[CurveRow]:
