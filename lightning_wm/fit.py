@@ -14,7 +14,7 @@ from lightning_wm import config as configuration
 from lightning_wm.console.banner import Banner
 from lightning_wm.console.command import command
 from lightning_wm.errors import Interrupted, LightningWMError, UserError
-from lightning_wm.study.seeds import run, several
+from lightning_wm.study.seeds import of_first_seed, run, several
 
 if TYPE_CHECKING:
     from lightning_wm.runs.directory import RunDirectory
@@ -29,11 +29,11 @@ def main(arguments: list[str]) -> int:
         for name, about in configuration.recipe_names():
             print(f"{name:28} {about}")
         return 0
+    if "--print" in arguments:
+        print(configuration.printed(configuration.load(of_first_seed(arguments))))
+        return 0
     if several(arguments):
         return run(arguments)
-    if "--print" in arguments:
-        print(configuration.printed(configuration.load(arguments)))
-        return 0
     banner = Banner()
     loaded = configuration.load(arguments, banner.begin)
     banner.begin(loaded)

@@ -195,6 +195,8 @@ class Outcome:
     """For every rank: hash of the content, transitions, episodes, episodes that begin in it."""
     returns: list[float]
     """Of the final table."""
+    best: dict[str, torch.Tensor]
+    """Weights of best.ckpt, where an evaluation came before the end."""
 
 
 def outcome(run: Run, spaces: Spaces, capacity: int = 1000) -> Outcome:
@@ -212,8 +214,10 @@ def outcome(run: Run, spaces: Spaces, capacity: int = 1000) -> Outcome:
     shards = [Replay.create(directory.replay(rank), spaces, capacity) for rank in range(run.ranks)]
     replay = [(s.digest(), s.transitions, s.episodes, _begun(s)) for s in shards]
     final = json.loads((directory.evaluations / "final.json").read_text())
+    judged = directory.checkpoints / "best.ckpt"
+    best = load_checkpoint(judged)["state_dict"] if judged.is_file() else {}
     adam = [value for one in state.values() for value in one.values()]
-    return Outcome(losses, lines, saved["state_dict"], adam, counters, replay, final["returns"])
+    return Outcome(losses, lines, saved["state_dict"], adam, counters, replay, final["returns"], best)
 
 
 def _begun(replay: Replay) -> int:
@@ -232,3 +236,5 @@ def check_equal(found: Outcome, expected: Outcome) -> None:
     assert found.replay == expected.replay
     assert found.lines == expected.lines
     assert found.returns == expected.returns
+    assert found.best.keys() == expected.best.keys()
+    assert all(torch.equal(found.best[name], expected.best[name]) for name in expected.best)

@@ -91,14 +91,18 @@ def test_who_learns_beside_the_model_learns_from_what_was_done() -> None:
     batch = experience(SPACES, 4, 6)
     one = dreamer(DreamerConfig(adversary=0.5, imitation=1.0, imagination=2), model_of("rssm"))
     seen: list[Tensor] = []
+    found: list[State] = []
 
     def imitated(states: State, batch: TensorDict) -> Tensor:
         seen.append(batch["action"])
+        found.append(states)
         return torch.zeros(())
 
     one.imitated = imitated
     one.losses(batch, rng.generator(0, "model"))
     assert torch.equal(seen[0], batch["action"])
+    states, _ = one.model.observe(batch, generator=rng.generator(0, "model", 0, 0))
+    assert all(torch.equal(found[0][name], value) for name, value in states.items())
     critics = []
     for radius in (0.0, 0.5):
         critics.append(tdmpc(SPACES, adversary=radius).losses(batch, rng.generator(0, "model")))

@@ -105,8 +105,17 @@ def test_planners_on_one_model(trained: Path, tmp_path: Path, capsys: pytest.Cap
     assert gradient["inference"] > 0 < gradient["optimisation"]
     assert sampling["inference"] > 0 == sampling["optimisation"]
     assert random["inference"] == random["optimisation"] == 0 < random["rest"]
-    assert "to the first" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "to the first" in shown
     assert not path.with_suffix(".png").exists()
+
+
+def test_parts_of_a_decision_where_some_environments_play_nothing(trained: Path, tmp_path: Path) -> None:
+    """Nine episodes on eight environments: the last plans are for eight as well, and one is played."""
+    path, games = tmp_path / "planners.json", ["episodes=9", "environments=8"]
+    assert main(["planner", f"run={trained}", "planners=grad_mpc:iterations=2", *games, f"json={path}"]) == 0
+    (row,) = json.loads(path.read_text())["rows"]
+    assert min(row["split_ms"].values()) > 0
 
 
 def test_what_was_measured_before_an_interruption_is_kept(

@@ -73,6 +73,11 @@ def test_a_planner_without_its_policy_is_left_out() -> None:
     assert valley["share"] is None
 
 
+def test_a_planner_of_one_step_is_asked_for_all_of_them() -> None:
+    (row,) = rows(["policy"], ["linear-quadratic, 6 actions"])
+    assert row["share"] > 0.9
+
+
 def test_bad_planners_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'cem'"):
         settings_of("cemm")

@@ -113,3 +113,8 @@ def test_a_run_from_pixels_leaves_one_film_an_evaluation(tmp_path: Path) -> None
     shown = imageio.imread(run.videos / "open-loop-480.mp4")
     assert shown.shape[0] > 2
     assert [film.path.name for film in _films(run.path)] == ["final-480.mp4", "open-loop-480.mp4"]
+    filmed = [(run.videos / "final-480.mp4").stat().st_mtime_ns]
+    for seed in ([], ["evaluation.final_seed=77"]):  # the same table; another one
+        assert fit([*line, *seed]) == 0
+        filmed.append((run.videos / "final-480.mp4").stat().st_mtime_ns)
+    assert filmed[0] == filmed[1] < filmed[2]

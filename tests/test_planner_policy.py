@@ -17,7 +17,7 @@ from lightning_wm.errors import UserError
 from lightning_wm.models.freezing import frozen
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
 from lightning_wm.planning import Objective, problem_of
-from lightning_wm.planning.base import POLICY
+from lightning_wm.planning.base import POLICY, ZERO
 from lightning_wm.planning.compiled import _modules, use_cache
 from lightning_wm.planning.policy_rollouts import draw, rollouts
 from lightning_wm.planning.search import Search
@@ -67,6 +67,17 @@ def test_mppi_has_candidates_of_the_policy() -> None:
     plan = planner.plan(problem, model.initial(2), None, generators(2))
     assert (plan["candidates", "origin"] == POLICY).sum(1).tolist() == [5, 5]
     assert plan["stats", "model_steps"].tolist() == [6 * 12 * 4 + 5 * 3] * 2
+
+
+@pytest.mark.parametrize(("candidates", "zeros"), [(12, 1), (10, 1), (6, 0), (2, 0)])
+def test_mppi_s_zero_candidate_takes_no_rollout_s_place(candidates: int, zeros: int) -> None:
+    """Five rollouts, as far as there is room beside the mean: among few candidates half way is one of theirs."""
+    planner = build("mppi", horizon=4, candidates=candidates, elites=2, policy_candidates=5)
+    model = recurrent()
+    problem = replace(problem_of(model), policy=policy)
+    origin = planner.plan(problem, model.initial(2), None, generators(2))["candidates", "origin"]
+    assert (origin == POLICY).sum(1).tolist() == [min(5, candidates - 1)] * 2
+    assert (origin == ZERO).sum(1).tolist() == [zeros] * 2
 
 
 def test_weights_are_fixed_only_while_compiled_code_runs() -> None:

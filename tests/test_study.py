@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lightning_wm.config import load
+from lightning_wm.errors import Interrupted
 from lightning_wm.fit import main as fit
 from lightning_wm.protocols import Spaces
 from lightning_wm.registry import build
@@ -192,6 +193,13 @@ def test_faults_of_several_seeds(typed, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_several_seeds_are_printed_as_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert fit(["recipe=quickstart", "seed=3,4", "jobs=2", "--print"]) == 0
+    assert "\nseed: 3  # command line\n" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 # ---- how long it takes
 
 
@@ -214,6 +222,50 @@ def test_the_time_left_is_that_of_the_busiest_job(tmp_path):
     # c0 takes 0.6 * 900 = 540 s; meanwhile a0 (120), a1 (200) and b0 (400) follow each other on the second job.
     assert seconds_left([slow, fast, waiting, other], 2) == pytest.approx(720)
     assert overview([fast, waiting], 1) == "0 of 2 runs finished | 5:20 left"
+
+
+class Ending:
+    """A job that has begun a run and ends at once."""
+
+    def __init__(self, cell: Cell, code: int) -> None:
+        cell.run.mkdir()
+        (cell.run / "config.yaml").touch()
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        pass
+
+
+def test_a_run_that_was_taken_away_is_not_finished_by_its_mark(tmp_path):
+    """Its mark lies beside it and stays; the run that takes its place has come nowhere yet."""
+    cell = Cell("a", 0, tmp_path / "a0", (), 1000)
+    cell.beside("finished").write_text("1000\n")
+    assert state(cell) == "waiting"
+    Jobs(1, start=lambda cell: Ending(cell, 4)).run([cell])
+    assert state(cell) == "exit 4"
+
+
+def test_a_terminal_that_is_closed_stops_the_runs_too(tmp_path):
+    cell, sent = Cell("a", 0, tmp_path / "a0", (), 1000), []
+
+    class Running(Ending):
+        def poll(self) -> int | None:
+            if not sent:
+                os.kill(os.getpid(), signal.SIGHUP)
+            return 143 if sent else None
+
+        def send_signal(self, number: int) -> None:
+            sent.append(number)
+
+    jobs = Jobs(1, start=lambda cell: Running(cell, 143))
+    jobs.run([cell])
+    assert sent == [signal.SIGTERM]
+    assert state(cell) == "stopped"
+    with pytest.raises(Interrupted):
+        jobs.close()
 
 
 # ---- elsewhere

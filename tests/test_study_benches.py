@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ bench: {{gradient: gradient planners={few} episodes=1}}
     given = [written(tmp_path, text), f"out={out}"]
     tree = grid.sized(tmp_path / "benches.yaml", "full")
     cells = grid.cells(grid.read_study(tmp_path / "benches.yaml", "full"), out)
-    (line,) = benches.benches(tree, tmp_path / "benches.yaml", out, [cell.run for cell in cells])
+    (line,) = benches.benches(tree, tmp_path / "benches.yaml", out, cells)
     assert line.words[-1] == f"runs={out}/one/seed0,{out}/one/seed1"
     assert main(["status", *given]) == 0
     assert "gradient: to do" in capsys.readouterr().out
@@ -85,9 +86,21 @@ bench: {{gradient: gradient planners={few} episodes=1}}
     measured = json.loads(line.file.read_text())["rows"]
     assert [row["run"] for row in measured] == ["one/seed0"] * 2 + ["one/seed1"] * 2
     assert line.file.with_suffix(".png").is_file()
-    (third,) = benches.benches(tree, tmp_path / "benches.yaml", out, [cell.run for cell in cells[:1]])
     assert line.finished
-    assert not third.finished
+    for others in (cells[:1], [replace(cell, env_steps=cell.env_steps + 1) for cell in cells]):
+        (other,) = benches.benches(tree, tmp_path / "benches.yaml", out, others)
+        assert not other.finished
+    line.file.unlink()
+    assert not line.finished
+
+
+@pytest.mark.parametrize("code", [130, 143, 5])
+def test_what_stops_one_line_stops_them_all(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that came while it was played, or a full disk."""
+    played = []
+    monkeypatch.setattr("lightning_wm.bench.main", lambda words: played.append(words[0]) or code)
+    assert main([written(tmp_path, "bench: {a: one, b: two}"), f"out={tmp_path / 'out'}"]) == code
+    assert played == ["one"]
 
 
 @pytest.mark.parametrize(

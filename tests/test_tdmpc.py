@@ -73,6 +73,28 @@ def test_a_step_into_a_new_episode_teaches_the_critics_nothing() -> None:
     assert losses[0] == losses[1]
 
 
+def test_the_policy_learns_at_first_states_and_not_where_an_episode_has_ended() -> None:
+    """Windows of one-decision episodes, each ended for good: what follows the end is the next one's first state."""
+    one, batch = agent(), experience(SPACES, 2, 4)
+    nn.init.normal_(one.critics.head.network.weights[-1])  # type: ignore[union-attr, index, arg-type]
+    batch["is_init"][:] = torch.tensor([True, False, True, False])[:, None]
+    batch["terminated"][:] = torch.tensor([False, True, False, True])[:, None]
+    rolled = one.model.roll(batch)
+    assert rolled.standing[:, 0].tolist() == [1.0, 0.0, 1.0, 0.0]
+    kept: list[Tensor] = []
+    drawn = one.drawn
+    one.drawn = lambda latent, generator: _kept(drawn(latent, generator), kept)  # type: ignore[method-assign]
+    one.acted(rolled, rng.generator(0, "model"))["loss/actor"].backward()
+    slope = kept[0].grad.unflatten(0, (4, 2)).abs().sum((1, 2))  # type: ignore[union-attr]
+    assert (slope > 0).tolist() == [True, False, True, False]
+
+
+def _kept(drawn: tuple[Tensor, Tensor, Tensor], kept: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    drawn[0].retain_grad()
+    kept.append(drawn[0])
+    return drawn
+
+
 def test_who_learns_from_what() -> None:
     one, batch = agent(), experience(SPACES, 2, 4)
     nn.init.normal_(one.critics.head.network.weights[-1])  # type: ignore[union-attr, index, arg-type]

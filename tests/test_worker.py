@@ -26,7 +26,7 @@ from lightning_wm.protocols import Spaces
 from lightning_wm.runs.checkpoint import load_checkpoint
 from lightning_wm.runs.directory import RunDirectory
 from lightning_wm.training.experiment import build_experiment
-from lightning_wm.training.messages import Order
+from lightning_wm.training.messages import Order, Played, packed, unpacked
 from lightning_wm.training.rollout import Rollout
 from lightning_wm.training.worker import Player, Worker, weights_of
 from tests.conftest import TINY
@@ -230,6 +230,15 @@ def test_failures_of_its_environments_are_counted_by_the_run(tmp_path: Path, cap
     assert fit([*argv, "rollout.failures=9"]) == 0
     counters = load_checkpoint(RunDirectory(tmp_path).checkpoint("last"))["lightning_wm"]["ranks"][0]["counters"]
     assert (counters["env_steps"], counters["episodes"], counters["restarts"]) == (640, 4, 1)
+
+
+def test_a_failure_of_ones_own_ends_a_run_as_its_base_does() -> None:
+    class RobotFault(EnvironmentFailure):
+        pass
+
+    (error,) = unpacked(packed(Played(errors=[RobotFault("it fell over")]))).errors
+    assert type(error) is EnvironmentFailure
+    assert str(error) == "it fell over"
 
 
 def test_what_it_cannot_be() -> None:

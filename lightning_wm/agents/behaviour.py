@@ -96,11 +96,11 @@ class Behaviour:
 
     def _critic_nats(self, features: Tensor, returns: Tensor) -> Tensor:
         """The critics' loss `[H*M]`, held near the slow critics where a regulariser is asked for."""
-        nats = self.critics.loss(features, returns)
-        if self.config.critic.regulariser:
-            kept = self.slow(features).mean(0)
-            nats = nats + self.config.critic.regulariser * self.critics.loss(features, kept)
-        return nats
+        share = self.config.critic.regulariser
+        if not share:
+            return self.critics.loss(features, returns)
+        nats = self.critics.losses(features, [returns, self.slow(features).mean(0)])
+        return nats[0] + share * nats[1]
 
     def returns(self, model: DreamModel, imagined: Dream, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """lambda-returns of the states 0..H-1, how much each counts, and the critics' value, each `[H, M]`."""

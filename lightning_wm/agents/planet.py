@@ -77,7 +77,12 @@ class PlaNet(BaseAgent):
 
     def losses(self, batch: TensorDictBase, generator: torch.Generator) -> dict[str, Tensor]:
         """The model's losses, and those of what is learned beside it, from `[B, T]`."""
-        states, measured = self.model.observe(self.challenged(batch), generator=generator)
+        challenged = self.challenged(batch)
+        states, measured = self.model.observe(challenged, generator=generator)
+        if challenged is not batch:  # what was earned was earned by replay's own actions
+            same = rng.generator(self.seed, "model", self.global_rank, self.global_step)
+            with torch.no_grad():
+                states, _ = self.model.observe(batch, generator=same)
         return {**measured, **self.behave(states, batch)}
 
     def challenged(self, batch: TensorDictBase) -> TensorDictBase:

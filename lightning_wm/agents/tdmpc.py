@@ -156,10 +156,8 @@ class TDMPC(PlaNet):
         self.spread.update(gathered(value.detach()[: rolled.latent.shape[1], None]))  # of what was seen
         entropy = self.policy.entropy(std, raw)
         gain = value / self.spread.scale().detach() + self.config.entropy * entropy
-        first = torch.ones_like(rolled.weight[:1])
-        weight = torch.cat([first, rolled.weight * self.model.config.rho]).flatten()
         return {
-            "loss/actor": -(weight * gain).mean(),
+            "loss/actor": -(rolled.standing.flatten() * gain).mean(),
             "policy/entropy": entropy.detach().mean(),
             "value/policy": value.detach().mean(),
         }

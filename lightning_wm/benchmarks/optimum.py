@@ -69,7 +69,8 @@ def settings_of(written: str) -> PlannerSettings:
     """
     name, *fields = written.split(":")
     # Of a recipe that says nothing about planners.
-    arguments = ["recipe=dense/cartpole_swingup", f"planner={name}", *(f"planner.{part}" for part in fields)]
+    typed = [f"horizon={HORIZON}", *fields]
+    arguments = ["recipe=dense/cartpole_swingup", f"planner={name}", *(f"planner.{part}" for part in typed)]
     settings: PlannerSettings = load(arguments).config.planner
     return settings
 

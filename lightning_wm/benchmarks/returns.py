@@ -177,11 +177,11 @@ def _play(
 
 
 def _per_decision(split: Split, evaluation: Evaluation) -> dict[str, float]:
-    """Mean milliseconds; a plan for several environments is shared between them."""
-    decisions = max(1, len(evaluation.milliseconds))
-    inference, optimisation = 1e3 * split.inference / decisions, 1e3 * split.optimisation / decisions
-    rest = float(np.sum(evaluation.milliseconds)) / decisions - inference - optimisation
-    return {"inference": inference, "optimisation": optimisation, "rest": rest}
+    """Mean milliseconds: a decision's, shared as the plans' are, which also plan where no episode is played."""
+    decision = float(np.mean(evaluation.milliseconds)) if evaluation.milliseconds else 0.0
+    of_a_plan = decision / split.total if split.total else 0.0
+    inference, optimisation = of_a_plan * split.inference, of_a_plan * split.optimisation
+    return {"inference": inference, "optimisation": optimisation, "rest": decision - inference - optimisation}
 
 
 def table(played: Sequence[Played]) -> Table:

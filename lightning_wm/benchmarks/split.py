@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from lightning_wm.planning.base import BasePlanner
 from lightning_wm.planning.search import Search
 
 P = ParamSpec("P")
@@ -24,6 +25,8 @@ class Split:
     """Imagining and scoring, forwards."""
     optimisation: float = 0.0
     """The gradient with respect to the actions, backwards."""
+    total: float = 0.0
+    """Whole plans."""
 
 
 @contextmanager
@@ -40,6 +43,7 @@ def measured() -> Iterator[Split]:
         (Search, "unroll", "inference"),
         (Search, "imagine", "inference"),
         (torch.autograd, "grad", "optimisation"),
+        (BasePlanner, "plan", "total"),
     ]
     before = [(owner, name, vars(owner)[name]) for owner, name, _ in wrapped]
     try:

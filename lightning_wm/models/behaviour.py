@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -171,7 +172,12 @@ class Critics(nn.Module):
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`, summed over the critics."""
-        return torch.stack([member.loss(features, target) for member in self.members]).sum(0)  # type: ignore[operator]
+        return self.losses(features, [target])[0]
+
+    def losses(self, features: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """`loss` to each of n targets, `[n, M]`, from one pass of the critics."""
+        each = [torch.stack(member.losses(features, targets)) for member in self.members]  # type: ignore[operator]
+        return torch.stack(each).sum(0)
 
     def follow(self, online: Critics) -> None:
         """Move towards another's weights: w <- decay w + (1 - decay) w_online."""

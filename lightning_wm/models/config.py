@@ -54,7 +54,7 @@ class ModelConfig:
     symlog: bool = True
     """Squash state vectors (encoder and reconstruction target) with symlog."""
     normalise: bool = False
-    """Measure each dimension of state vectors in deviations from its mean over the batches seen, before symlog."""
+    """Measure each dimension of state vectors in deviations from its mean over the newest batches, before symlog."""
     reward_head: Annotated[Literal["two_hot", "normal"], Field(description="two_hot or normal")] = "two_hot"
     """`two_hot` (bins in symlog space) or `normal` (mean squared error)."""
     bins: Count = 121

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,10 +80,14 @@ class TwoHotHead(nn.Module):
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy `[M]` in nats to the two-hot code of `target` `[M]`; `largest` remembers its magnitude."""
+        return self.losses(features, [target])[0]
+
+    def losses(self, features: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
+        """`loss` to each of several targets, from one pass of the network."""
         with torch.no_grad():
-            self.largest.copy_(torch.maximum(self.largest, target.abs().amax()))
-        nats: Tensor = two_hot_cross_entropy(widen(self.network(features)), widen(target), self.support)
-        return nats
+            self.largest.copy_(torch.stack([self.largest, *(target.abs().amax() for target in targets)]).amax(0))
+        logits = widen(self.network(features))
+        return [two_hot_cross_entropy(logits, widen(target), self.support) for target in targets]
 
 
 class NormalHead(nn.Module):

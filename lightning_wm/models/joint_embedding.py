@@ -98,6 +98,8 @@ class Roll:
     """`[T, B]`: 1 where nothing comes after."""
     weight: Tensor
     """`[T-1, B]` of the steps from t to t+1: rho^(k-1) for the k-th since something was seen, 0 into a new episode."""
+    standing: Tensor
+    """`[T, B]` of the states: rho^k, k steps after something was seen, 0 where the episode has ended for good."""
 
 
 @register("model", "joint_embedding")
@@ -210,16 +212,15 @@ class JointEmbedding(nn.Module):
         encoded = torch.cat([first.detach()[None], later])  # T, B, L
         action = batch["action"].transpose(0, 1).to(encoded.dtype)
         begins = batch["is_init"].transpose(0, 1).squeeze(-1)  # T, B
-        latents, weights = [first], []
-        steps = torch.zeros_like(begins[0], dtype=torch.int64)  # B, imagined since something was seen
+        latents, ages = [first], [torch.zeros_like(begins[0], dtype=torch.int64)]  # B, steps since something was seen
         for t in range(1, len(encoded)):
             imagined = self.dynamics(torch.cat([latents[-1], action[t]], -1))
             latents.append(torch.where(begins[t][:, None], encoded[t], imagined))
-            weights.append(torch.where(begins[t], 0.0, self.config.rho**steps))
-            steps = torch.where(begins[t], 0, steps + 1)
+            ages.append(torch.where(begins[t], 0, ages[-1] + 1))
         named = {name: batch[name].transpose(0, 1).squeeze(-1).to(encoded.dtype) for name in ("reward", "terminated")}
-        weight = torch.stack(weights) if weights else encoded.new_zeros(0, len(batch))
-        return Roll(torch.stack(latents), encoded, action, weight=weight.to(encoded.dtype), **named)
+        fading = (self.config.rho ** torch.stack(ages)).to(encoded.dtype)  # T, B
+        weight, standing = torch.where(begins[1:], 0.0, fading[:-1]), fading * (1.0 - named["terminated"])
+        return Roll(torch.stack(latents), encoded, action, weight=weight, standing=standing, **named)
 
     def losses(self, rolled: Roll) -> dict[str, Tensor]:
         """Consistency, reward and continuation, each the mean over steps (arXiv:2310.16828, Eq. 3)."""

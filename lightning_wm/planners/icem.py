@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightning_wm.config.fields import Count, Natural, Share, Weight, settings
 from lightning_wm.planning import starts
-from lightning_wm.planning.base import PREVIOUS, BasePlanner, SearchResult
+from lightning_wm.planning.base import FITTED, PREVIOUS, RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.gaussian import SamplerConfig, around, begin, refine, with_zero
 from lightning_wm.planning.search import Search
 from lightning_wm.registry import register
@@ -77,10 +77,11 @@ class ICEM(BasePlanner):
             if c.zero:
                 candidates, origin = with_zero(candidates, origin, slot=min(c.kept(), candidates.shape[1] - 1))
             add_mean = torch.full_like(warm, iteration == c.iterations - 1) | (warm & (iteration == 0))
-            candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, PREVIOUS)
+            candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, FITTED if iteration else PREVIOUS)
             stay, stays = (remembered, warm) if elites is None else (elites, torch.ones_like(warm))
             for slot in range(c.kept()):
-                candidates, origin = starts.put(candidates, origin, slot, stay[:, slot], stays, PREVIOUS)
+                source = PREVIOUS if elites is None else RANDOM
+                candidates, origin = starts.put(candidates, origin, slot, stay[:, slot], stays, source)
             return candidates, origin
 
         fitted = refine(search, mean, std, c.iterations, c.elites, draw, self.blend)

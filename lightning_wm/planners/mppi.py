@@ -61,6 +61,7 @@ class MPPI(BasePlanner):
         c = self.config
         mean, std, warm = begin(search, memory, c.init_std)
         guided = self.guided(search)
+        drawn = c.candidates - (0 if guided is None else guided.shape[1])
 
         def draw(mean: Tensor, std: Tensor, iteration: int, _: Tensor | None) -> tuple[Tensor, Tensor]:
             """The policy's candidates last, the warm mean itself first."""
@@ -68,8 +69,8 @@ class MPPI(BasePlanner):
             if guided is not None:
                 candidates[:, -guided.shape[1] :] = guided
                 origin[:, -guided.shape[1] :] = POLICY
-            if c.zero:
-                candidates, origin = with_zero(candidates, origin, slot=c.candidates // 2)
+            if c.zero and drawn > 1:  # beside the mean, and no rollout's place
+                candidates, origin = with_zero(candidates, origin, slot=min(c.candidates // 2, drawn - 1))
             return starts.put(candidates, origin, 0, mean, warm & (iteration == 0), PREVIOUS)
 
         def settle(mean: Tensor, std: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if not trains:
         benches.refuse_launch(options)
     cells = grid.cells(grid.read_study(path, options.size), out) if trains else []
-    lines = benches.benches(tree, path, out, [cell.run for cell in cells]) if "bench" in tree else []
+    lines = benches.benches(tree, path, out, cells) if "bench" in tree else []
     if status:
         for cell in cells:
             print(progress.line(cell, progress.state(cell), progress.rows_of(cell)))

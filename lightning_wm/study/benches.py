@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_wm.errors import ConfigError, UserError
+from lightning_wm.errors import ConfigError, DiskError, UserError
+from lightning_wm.study.grid import Cell
 from lightning_wm.study.launch import Launch
+
+ENDS_ALL = (130, 143, DiskError.exit_code)
+"""Exit codes of a line after which no other is begun: it was stopped, or the disk is full."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Bench:
     """Of `bench`, without the place of its files."""
     out: Path
     """The study's folder."""
+    trained: tuple[int, ...] = ()
+    """Env steps of the runs that it is told."""
 
     @property
     def file(self) -> Path:
@@ -29,40 +35,46 @@ class Bench:
 
     @property
     def mark(self) -> Path:
-        """What is there once it came to its end: the line that was played."""
+        """What is there once it came to its end: `played`."""
         return self.out / f"{self.name}.finished"
 
     @property
+    def played(self) -> str:
+        """The line, and how far its runs were trained."""
+        return " ".join([shlex.join(self.words), *map(str, self.trained)])
+
+    @property
     def finished(self) -> bool:
-        """Whether this very line came to its end; with other runs or settings it is another."""
-        return self.mark.is_file() and self.mark.read_text("utf-8") == shlex.join(self.words)
+        """Whether this very line came to its end; with other runs, settings or env steps it is another."""
+        return self.file.is_file() and self.mark.is_file() and self.mark.read_text("utf-8") == self.played
 
 
-def benches(tree: dict[str, Any], path: Path, out: Path, runs: Sequence[Path] = ()) -> list[Bench]:
+def benches(tree: dict[str, Any], path: Path, out: Path, cells: Sequence[Cell] = ()) -> list[Bench]:
     """Those of a study's tree, each a name and a line as it is typed after `bench`.
 
     Args:
         tree: of the study.
         path: its file.
         out: its folder.
-        runs: of its arms; every line is told them as `runs=`.
+        cells: of its arms; every line is told their runs as `runs=`.
 
     Raises:
         ConfigError: something else stands there, or beside it.
     """
-    lines, others = tree["bench"], [] if runs else sorted(set(tree) - {"bench"})
+    lines, others = tree["bench"], [] if cells else sorted(set(tree) - {"bench"})
     faults = [f"{other}: a study with bench and without arms trains nothing; take it out" for other in others]
     if not isinstance(lines, dict) or not lines:
         raise ConfigError([*faults, f"bench={lines}: expected names, with a line of bench each (in {path})"])
     for name, line in lines.items():
         if not isinstance(line, str) or not line.strip() or "/" in name or name.startswith("."):
             faults.append(f"bench.{name}={line}: expected a plain name and text, as planner run=zoo:cartpole_swingup")
-        elif runs and line.split()[0] != "gradient":
+        elif cells and line.split()[0] != "gradient":
             faults.append(f"bench.{name}={line}: beside arms expected a line that compares runs: gradient episodes=4")
     if faults:
         raise ConfigError([f"{fault} (in {path})" for fault in faults])
-    told = [f"runs={','.join(map(str, runs))}"] if runs else []
-    return [Bench(name, (*shlex.split(line), *told), out) for name, line in lines.items()]
+    told = [f"runs={','.join(str(cell.run) for cell in cells)}"] if cells else []
+    trained = tuple(cell.env_steps for cell in cells)
+    return [Bench(name, (*shlex.split(line), *told), out, trained) for name, line in lines.items()]
 
 
 def refuse_launch(launch: Launch) -> None:
@@ -81,7 +93,7 @@ def refuse_launch(launch: Launch) -> None:
 
 
 def run(made: list[Bench]) -> int:
-    """Run what is not finished; returns the exit code, 1 where one failed."""
+    """Run what is not finished; returns the exit code, 1 where one failed, its own where one ends them all."""
     from lightning_wm.bench import main
 
     failed = []
@@ -91,10 +103,13 @@ def run(made: list[Bench]) -> int:
             continue
         print(f"{bench.name}: bench {shlex.join(bench.words)}", flush=True)
         bench.out.mkdir(parents=True, exist_ok=True)
-        if main([*bench.words, f"json={bench.file}"]) == 0:
-            bench.mark.write_text(shlex.join(bench.words), "utf-8")
-        else:
+        code = main([*bench.words, f"json={bench.file}"])
+        if code in ENDS_ALL:
+            return code
+        if code:
             failed.append(bench.name)
+        else:
+            bench.mark.write_text(bench.played, "utf-8")
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0

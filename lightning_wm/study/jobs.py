@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lightning_wm.errors import Interrupted
 from lightning_wm.study.grid import Cell
-from lightning_wm.study.progress import finished, line, mark, overview, rows_of
+from lightning_wm.study.progress import begin, finished, line, mark, overview, rows_of
 
 
 class Job(Protocol):
@@ -74,13 +74,16 @@ class Jobs:
     def run(self, cells: Sequence[Cell]) -> None:
         """Run what is not finished; returns when all have ended or were stopped."""
         waiting, shown = [cell for cell in cells if not finished(cell)], time.monotonic()
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+            numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._note) for number in numbers}
         told = False
         try:
             while self.running or (waiting and not self.stopping):
                 while waiting and len(self.running) < self.jobs and not self.stopping:
                     cell = waiting.pop(0)
+                    begin(cell)
                     self.running[cell] = self.start(cell)
                 self._reap()
                 if self.deadline is not None and time.time() >= self.deadline and not self.stopping:
@@ -108,7 +111,8 @@ class Jobs:
             print(line(cell, "finished" if code == 0 else f"exit {code}", rows_of(cell)), file=sys.stderr, flush=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number  # passed on by the loop: a job that was being started has to hear of it too
+        # Passed on by the loop: a job that was being started has to hear of it too. A terminal that is closed ends it.
+        self.received = signal.SIGTERM if number == signal.SIGHUP else number
 
     def _pass_on(self, number: int) -> None:
         for job in list(self.running.values()):

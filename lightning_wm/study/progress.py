@@ -21,6 +21,12 @@ def finished(cell: Cell) -> bool:
     return _number(cell.beside("finished")) >= cell.env_steps
 
 
+def begin(cell: Cell) -> None:
+    """Forget how fit has ended before: the run may be another one, and need not come as far."""
+    for name in ("failed", "finished"):
+        cell.beside(name).unlink(missing_ok=True)
+
+
 def mark(cell: Cell, code: int) -> None:
     """Note how fit has ended: that the cell need not be started again, or with which exit code it has failed."""
     cell.beside("failed").unlink(missing_ok=True)

@@ -20,6 +20,18 @@ def several(arguments: Sequence[str]) -> bool:
     return any(token.startswith("seed=") and "," in token for token in arguments)
 
 
+def of_first_seed(arguments: Sequence[str]) -> Sequence[str]:
+    """A command line of `fit` as it is for the first of its seeds.
+
+    Raises:
+        ConfigError: a seed is no whole number from 0, or is there twice.
+    """
+    if not several(arguments):
+        return arguments
+    halves = split(arguments)
+    return [*halves.fit, f"seed={halves.seeds[0]}"]
+
+
 @dataclass(frozen=True)
 class Split:
     """A command line's two halves."""

@@ -75,7 +75,7 @@ def script(cells: Sequence[Cell], out: Path, jobs: int | None) -> str:
     lines += [
         "esac",
         'mkdir -p "$(dirname "$run")"',
-        'rm -f "$run.failed"',
+        'rm -f "$run.failed" "$run.finished"',
         'srun "$@" >> "$run.log" 2>&1',
         "code=$?",
         'case "$code" in',

@@ -58,8 +58,12 @@ class TurnCheckpoint(Checkpoint):
             raise Interrupted(signal)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A turn that is killed before its own file is there is played again, best.ckpt included. Alone that is no run.
+        first = self.state.counters.turns == 1
+        if self.state.is_best and not first:
+            self._save_best(trainer, pl_module)
         self._save(trainer, f"turn-{self.state.counters.turns:05d}.ckpt")
-        if self.state.is_best:
+        if self.state.is_best and first:
             self._save_best(trainer, pl_module)
         if signal := self.state.signals.agreed(trainer):
             raise Interrupted(signal)

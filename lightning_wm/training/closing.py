@@ -38,19 +38,21 @@ def close_run(experiment: Experiment) -> None:
     agent.to(torch.device("cuda") if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     agent.eval()
     paths: list[Path] = [run.path, run.curve]
+    judged = False
     if config.evaluation.final_episodes:
         path = run.evaluations / "final.json"
         stored = _stored(experiment, path, env_steps)
         result = _evaluated(experiment, env_steps) if stored is None else stored
         show([result.as_json()])
-        if stored is None:  # after it was shown: what cannot be written is not lost
+        judged = stored is None
+        if judged:  # after it was shown: what cannot be written is not lost
             result.save(path)
             for tracker in tracked:
                 tracker.log_result({"final/return": result.mean, "final/iqm": result.iqm})
         paths.append(path)
     learning_curve(run.metrics, run.curve, f"{config.task.name}, seed {config.seed}")
     if config.evaluation.video:
-        video = _video(experiment, env_steps)
+        video = _video(experiment, env_steps, again=judged)
         paths += [video] if video is not None else []
     for tracker in tracked:
         tracker.close()
@@ -88,10 +90,10 @@ def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:
         )
 
 
-def _video(experiment: Experiment, env_steps: int) -> Path | None:
-    """Film the first episode of the final table; a machine without GL goes without."""
+def _video(experiment: Experiment, env_steps: int, again: bool) -> Path | None:
+    """Film the first episode of the final table, `again` where there is a film; a machine without GL goes without."""
     settings, path = experiment.config.evaluation, experiment.run.videos / f"final-{env_steps}.mp4"
-    if path.exists():
+    if path.exists() and not again:
         return path
     actor = experiment.agent.actor(build("planner", experiment.config.planner), seed=settings.final_seed)
     env = experiment.environments(1)

@@ -63,7 +63,8 @@ def _plain(message: object) -> tuple[str, Any]:
         return "order", vars(message)
     if isinstance(message, LightningWMError):
         said = message.faults if isinstance(message, ConfigError) else str(message)
-        return "error", (type(message).__name__, said)
+        kind = next(kind for kind in type(message).__mro__ if kind.__module__ == errors.__name__)
+        return "error", (kind.__name__, said)
     if isinstance(message, Played):
         why = [_plain(error)[1] for error in message.errors]
         return "played", {"episodes": [_row(e) for e in message.episodes], "numbers": message.numbers, "errors": why}
@@ -84,7 +85,6 @@ def _played(content: dict[str, Any]) -> Played:
 
 
 def _error(name: str, said: Any) -> LightningWMError:
-    """An error of one of `lightning_wm.errors`; one that a plugin has of its own is its base's."""
-    kind = getattr(errors, name, LightningWMError)
-    error: LightningWMError = kind(said)
+    """An error of `lightning_wm.errors`; one that a plugin has of its own was sent as its base there."""
+    error: LightningWMError = getattr(errors, name)(said)
     return error

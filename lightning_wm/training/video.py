@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,13 +75,15 @@ def write_film(path: Path, frames: Sequence[np.ndarray[Any, Any]], fps: int = FP
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        with imageio.get_writer(path, fps=fps, macro_block_size=16) as writer:
-            for frame in frames:
-                writer.append_data(frame)
-        if b"moov" not in path.read_bytes():  # written last; ffmpeg's exit code is not passed on
-            raise OSError("ffmpeg did not finish it")
+        with tempfile.TemporaryDirectory(prefix=".film-", dir=path.parent) as folder:  # a film that is there is whole
+            film = Path(folder) / path.name
+            with imageio.get_writer(film, fps=fps, macro_block_size=16) as writer:
+                for frame in frames:
+                    writer.append_data(frame)
+            if b"moov" not in film.read_bytes():  # written last; ffmpeg's exit code is not passed on
+                raise OSError("ffmpeg did not finish it")
+            film.replace(path)
     except OSError as error:  # ffmpeg's own words are on standard error
-        path.unlink(missing_ok=True)
         raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
     except (RuntimeError, ImportError) as error:
         raise UserError(f"{path}: {reason(error)}; expected ffmpeg; type pip install 'imageio[ffmpeg]'") from error
