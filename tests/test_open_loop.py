@@ -11,6 +11,7 @@ import torch
 
 from lightning_wm.envs import rendering_problem
 from lightning_wm.envs.layout import ObservationLayout, Part
+from lightning_wm.errors import UserError
 from lightning_wm.fit import main as fit
 from lightning_wm.models.pixels import PixelConfig
 from lightning_wm.protocols import Spaces
@@ -118,3 +119,20 @@ def test_a_run_from_pixels_leaves_one_film_an_evaluation(tmp_path: Path) -> None
         assert fit([*line, *seed]) == 0
         filmed.append((run.videos / "final-480.mp4").stat().st_mtime_ns)
     assert filmed[0] == filmed[1] < filmed[2]
+
+
+@pytest.mark.skipif(rendering_problem() is not None, reason="nothing renders here")
+def test_what_could_not_be_filmed_once_is_tried_by_who_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, asked = RunDirectory(tmp_path / "run"), []
+
+    def broken(*_: object) -> None:
+        asked.append(1)
+        raise UserError("no ffmpeg")
+
+    line = [*TINY, "callbacks.video.every=160", "evaluation.video=false", f"run={run.path}"]
+    with monkeypatch.context() as patched:
+        patched.setattr("lightning_wm.training.video.film", broken)
+        assert fit(line) == 0
+    assert len(asked) == 1  # and said once
+    assert fit([*line, "env_steps=640"]) == 0
+    assert [path.name for path in run.videos.iterdir()] == ["640.mp4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def test_one_episode_has_no_interval(tmp_path: Path) -> None:
     assert content["interval95"] == [None, None]
     assert content["std"] == 0.0
     show([one.as_json()])
+
+
+def test_scores_that_are_logged_are_of_plans_and_not_of_fallbacks() -> None:
+    scores = [(1.0, 2.0), (1.0, -math.inf), (3.0, 4.0)]
+    logged = measures([Episode(0, None, milliseconds=[1.0] * 3, scores=scores, fallbacks=1)])
+    assert (logged["plan/score_first"], logged["plan/score_best"], logged["plan/fallbacks"]) == (2.0, 3.0, 1.0)
+    none = measures([Episode(0, None, milliseconds=[1.0], scores=scores[1:2], fallbacks=1)])
+    assert "plan/score_best" not in none
 
 
 def test_the_file_has_the_documented_keys(tmp_path: Path) -> None:

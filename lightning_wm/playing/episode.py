@@ -101,7 +101,9 @@ def measures(episodes: Sequence[Episode]) -> dict[str, float]:
         scores = torch.tensor([pair for e in episodes for pair in e.scores])
         measured["plan/ms"] = float(torch.tensor(times).median())
         measured["time/plan"] = sum(times) / 1e3
-        measured["plan/score_first"], measured["plan/score_best"] = scores.mean(0).tolist()
+        real = scores[scores.isfinite().all(1)]  # a fallback has none
+        if len(real):
+            measured["plan/score_first"], measured["plan/score_best"] = real.mean(0).tolist()
         measured["plan/fallbacks"] = float(sum(e.fallbacks for e in episodes))
         measured["plan/by_policy"] = sum(e.by_policy for e in episodes) / len(times)
     return measured

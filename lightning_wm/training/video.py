@@ -108,6 +108,7 @@ class Video(pl.Callback):
     def __init__(self, config: VideoConfig | None = None) -> None:
         self.config = config or VideoConfig()
         self._done = 0
+        self._fails = False
 
     def state_dict(self) -> dict[str, int]:
         """How many films are done."""
@@ -119,7 +120,7 @@ class Video(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         evaluate = next((c for c in trainer.callbacks if isinstance(c, Evaluate)), None)  # type: ignore[attr-defined]
-        if evaluate is None or not trainer.is_global_zero or self._done < 0:
+        if evaluate is None or not trainer.is_global_zero or self._fails:
             return
         reached = evaluate.state.counters.env_steps
         if reached // self.config.every == self._done:
@@ -135,5 +136,5 @@ class Video(pl.Callback):
         except Interrupted:
             pass  # without this film: the turn's checkpoint follows
         except LightningWMError as error:
-            self._done = -1
+            self._fails = True  # for this process: whoever goes on may have mended it
             pl_module.print(f"no video: {error}")
