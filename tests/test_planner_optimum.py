@@ -113,6 +113,18 @@ def test_one_elite_is_no_nan() -> None:
         assert (lq.share(plan["actions"]) > 0).all()
 
 
+@pytest.mark.parametrize("climbers", [1, 2, 4])
+def test_no_two_climbers_are_one_plan(climbers: int) -> None:
+    """The best plan of the search is mostly the best of its last iteration."""
+    lq = linear_quadratic(6, environments=20)
+    planner = build("cem_gd", climbers=climbers, steps=1, step_size=1e-6)
+    climbed = planner.plan(lq.problem, lq.state, None, generators(20))["candidates", "action"].flatten(2)
+    number = max(2, climbers)
+    apart = torch.cdist(climbed, climbed) + torch.eye(number)
+    assert apart.shape == (20, number, number)
+    assert apart.min() > 0.01
+
+
 def test_weights_survive_any_score() -> None:
     """exp(T * score) overflows at 100 a step; with the maximum subtracted the best weighs 1."""
     score = torch.tensor([[1e4, 1e4 - 2, -torch.inf], [-torch.inf] * 3])

@@ -54,9 +54,10 @@ class CEMGD(BasePlanner):
         """Fit, take the mean and the best, climb, choose; the search's best plan is kept if none climbs above it."""
         c = self.config
         fitted = cross_entropy(search, memory, c)
-        number = min(c.climbers, c.candidates)
-        climbers = pick(fitted.candidates, fitted.score.topk(number, dim=1).indices)
-        climbers = torch.cat([fitted.mean[:, None], fitted.best[:, None], climbers], 1)[:, : max(2, number)]
+        number = max(2, min(c.climbers, c.candidates))
+        # The best of the last iteration is the best of all, or worse than that.
+        others = pick(fitted.candidates, fitted.score.topk(number - 1, dim=1).indices[:, 1:])
+        climbers = torch.cat([fitted.mean[:, None], fitted.best[:, None], others], 1)
         origin = torch.full(climbers.shape[:2], RANDOM, device=climbers.device)
         origin[:, 0] = FITTED
         how = Ascent(c.steps, c.step_size, c.decay, bound=c.bound)
