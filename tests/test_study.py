@@ -261,7 +261,11 @@ def test_a_terminal_that_is_closed_stops_the_runs_too(tmp_path):
             sent.append(number)
 
     jobs = Jobs(1, start=lambda cell: Running(cell, 143))
-    jobs.run([cell])
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may have started these tests, ignores it
+    try:
+        jobs.run([cell])
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert sent == [signal.SIGTERM]
     assert state(cell) == "stopped"
     with pytest.raises(Interrupted):
