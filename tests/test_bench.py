@@ -105,8 +105,7 @@ def test_planners_on_one_model(trained: Path, tmp_path: Path, capsys: pytest.Cap
     assert gradient["inference"] > 0 < gradient["optimisation"]
     assert sampling["inference"] > 0 == sampling["optimisation"]
     assert random["inference"] == random["optimisation"] == 0 < random["rest"]
-    shown = capsys.readouterr().out
-    assert "to the first" in shown
+    assert "to the first" in capsys.readouterr().out
     assert not path.with_suffix(".png").exists()
 
 

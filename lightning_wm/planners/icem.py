@@ -78,9 +78,9 @@ class ICEM(BasePlanner):
                 candidates, origin = with_zero(candidates, origin, slot=min(c.kept(), candidates.shape[1] - 1))
             add_mean = torch.full_like(warm, iteration == c.iterations - 1) | (warm & (iteration == 0))
             candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, FITTED if iteration else PREVIOUS)
-            stay, stays = (remembered, warm) if elites is None else (elites, torch.ones_like(warm))
+            first = (remembered, warm, PREVIOUS)
+            stay, stays, source = first if elites is None else (elites, torch.ones_like(warm), RANDOM)
             for slot in range(c.kept()):
-                source = PREVIOUS if elites is None else RANDOM
                 candidates, origin = starts.put(candidates, origin, slot, stay[:, slot], stays, source)
             return candidates, origin
 

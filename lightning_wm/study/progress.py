@@ -29,7 +29,6 @@ def begin(cell: Cell) -> None:
 
 def mark(cell: Cell, code: int) -> None:
     """Note how fit has ended: that the cell need not be started again, or with which exit code it has failed."""
-    cell.beside("failed").unlink(missing_ok=True)
     name, number = ("failed", code) if code else ("finished", cell.env_steps)
     cell.beside(name).write_text(f"{number}\n", "utf-8")
 

@@ -51,7 +51,7 @@ def prepare(run: RunDirectory, loaded: configuration.Loaded) -> Saved | None:
     saved = newest(run)
     if saved is not None:
         _refuse_another(run, loaded)
-    for folder in (run.path, run.checkpoints, run.evaluations, *run.path.glob("replay/rank*")):
+    for folder in (run.path, run.checkpoints, run.evaluations, run.videos, *run.path.glob("replay/rank*")):
         clear_temporaries(folder)
     if saved is None:
         _forget(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +14,12 @@ from pydantic import Field
 from torchrl.envs import EnvBase
 
 from lightning_wm.config.fields import Count, settings
-from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError, unwritable
+from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError
 from lightning_wm.playing.episode import Episode
 from lightning_wm.playing.play import in_eval_mode, play
 from lightning_wm.protocols import Actor
 from lightning_wm.registry import register
+from lightning_wm.runs.disk import write_atomically
 from lightning_wm.runs.untrusted import reason
 from lightning_wm.training.evaluation import Evaluate
 from lightning_wm.training.state import acting_agent
@@ -66,27 +67,28 @@ def write_film(path: Path, frames: Sequence[np.ndarray[Any, Any]], fps: int = FP
     """Write frames `[X, Y, 3]` uint8 as an .mp4.
 
     Raises:
-        DiskError: it cannot be written; nothing is left of it.
-        UserError: there is no ffmpeg.
+        DiskError: it does not fit; nothing is left of it, and an older film stays.
+        UserError: there is no ffmpeg, or the folder cannot be written to.
     """
-    writer: Any
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    try:
-        with tempfile.TemporaryDirectory(prefix=".film-", dir=path.parent) as folder:  # a film that is there is whole
-            film = Path(folder) / path.name
-            with imageio.get_writer(film, fps=fps, macro_block_size=16) as writer:
-                for frame in frames:
-                    writer.append_data(frame)
-            if b"moov" not in film.read_bytes():  # written last; ffmpeg's exit code is not passed on
-                raise OSError("ffmpeg did not finish it")
-            film.replace(path)
-    except OSError as error:  # ffmpeg's own words are on standard error
-        raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
+        write_atomically(path, lambda file: file.write(_encoded(path, frames, fps)))
     except (RuntimeError, ImportError) as error:
         raise UserError(f"{path}: {reason(error)}; expected ffmpeg; type pip install 'imageio[ffmpeg]'") from error
+
+
+def _encoded(path: Path, frames: Sequence[np.ndarray[Any, Any]], fps: int) -> bytes:
+    """The film's bytes; ffmpeg's own words are on standard error."""
+    writer: Any
+    buffer = io.BytesIO()
+    try:
+        with imageio.get_writer(buffer, format="mp4", fps=fps, macro_block_size=16) as writer:
+            for frame in frames:
+                writer.append_data(frame)
+        if b"moov" not in buffer.getvalue():  # written last; ffmpeg's exit code is not passed on
+            raise OSError("ffmpeg did not finish it")
+    except OSError as error:
+        raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
+    return buffer.getvalue()
 
 
 @settings("callbacks.video")
