@@ -117,6 +117,11 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
     from lightning_wm.playing.results import show
 
     loaded, contenders, stem = _load(options)
+    if options.plans:
+        from lightning_wm.inspection.decision import watchable
+
+        for each in contenders:
+            watchable(each.actor, range(options.plans))
     files = [loaded.run.evaluations / f"{stem}-{each.name}.json" for each in contenders]
     results: list[Evaluation] = []
     try:
@@ -135,10 +140,11 @@ def _played(
     loaded: LoadedRun, contenders: Sequence[Contender], options: EvaluateOptions, meter: Meter
 ) -> Iterator[Evaluation]:
     """The planners' evaluations, one after the other."""
+    from lightning_wm.playing.play import side_by_side
     from lightning_wm.playing.results import line
     from lightning_wm.training.evaluation import evaluate_planner
 
-    with closing(loaded.environments(min(options.environments, options.episodes))) as env:
+    with closing(loaded.environments(side_by_side(options.environments, options.episodes))) as env:
         for number, (name, planner, actor) in enumerate(contenders, 1):
             result = evaluate_planner(
                 loaded.config,
@@ -199,7 +205,7 @@ def _films(loaded: LoadedRun, contenders: Sequence[Contender], seed: int, stem: 
 
 
 def _plans(loaded: LoadedRun, contenders: Sequence[Contender], options: EvaluateOptions, stem: str) -> list[Path]:
-    """Films of the candidates over time; planners that search nothing have none."""
+    """Films of the candidates over time."""
     from lightning_wm.inspection.plans import filmed
 
     paths: list[Path] = []

@@ -64,6 +64,15 @@ def test_factors_reach_the_model_and_outlive_resets() -> None:
         np.testing.assert_array_equal(model.opt.gravity, as_it_is.opt.gravity)
 
 
+def test_what_a_task_writes_at_its_resets_is_multiplied_too() -> None:
+    """Finger writes its spinner's damping, 0.03, at every reset."""
+    sim = simulator("dmc/finger_spin", damping=10.0)
+    for _ in range(3):
+        sim.reset(None)
+        np.testing.assert_allclose(sim._env.physics.model.dof_damping, [25.0, 25.0, 0.3])
+    sim.close()
+
+
 def test_a_heavier_body_is_slower_under_the_same_force() -> None:
     """Twice the mass, half the acceleration: a cart on a rail without gravity or damping, from rest."""
     speeds = []

@@ -15,6 +15,7 @@ from lightning_wm import load_actor
 from lightning_wm.envs import rendering_problem
 from lightning_wm.errors import UserError
 from lightning_wm.evaluate import main as evaluate
+from lightning_wm.playing.play import side_by_side
 
 
 def test_several_planners_share_their_episodes(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +62,13 @@ def test_planners_that_no_recipe_names_take_their_defaults(copy: Callable[[], Pa
 
 
 @pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot render")
+@pytest.mark.parametrize(
+    ("environments", "episodes", "wanted"), [(10, 20, 10), (10, 11, 6), (10, 12, 6), (10, 3, 3), (4, 10, 4), (5, 0, 1)]
+)
+def test_no_more_environments_than_the_rounds_need(environments: int, episodes: int, wanted: int) -> None:
+    assert side_by_side(environments, episodes) == wanted
+
+
 def test_a_video_has_a_frame_for_every_decision(copy: Callable[[], Path]) -> None:
     run = copy()
     assert evaluate([f"run={run}", "planner=random", "episodes=1", "video=true"]) == 0

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from tensordict import TensorDict
+from torchrl.envs import StepCounter, TransformedEnv
 
 from lightning_wm.config.schema import ObservationConfig, TaskConfig
 from lightning_wm.data.replay import Replay
 from lightning_wm.envs import make_env
 from lightning_wm.errors import EnvironmentFailure, LightningWMError, NumericsError
 from lightning_wm.fit import main as fit
+from lightning_wm.playing.episode import measures
 from lightning_wm.playing.failures import Failures
 from lightning_wm.playing.play import play, play_many
 from lightning_wm.playing.random import RandomActor
@@ -69,6 +72,34 @@ def test_a_row_that_fails_is_restarted_and_the_others_do_not_notice(fault: str) 
     again = play(broken, actor(3), [1, 2, 3], keep=True, on_failure=met.append)
     assert [same(a.transitions, b.transitions) for a, b in zip(again, clean, strict=True)] == [True] * 3
     assert len(met) == 1
+    broken.close()
+
+
+def test_a_row_that_fails_below_a_transform_is_restarted_too() -> None:
+    met: list[LightningWMError] = []
+    broken = TransformedEnv(env("raise@14", environments=3), StepCounter(20))
+    assert [episode.row for episode in play(broken, actor(3), [1, 2, 3], on_failure=met.append)] == [0, 2]
+    assert len(met) == 1
+    assert broken.base_env.restart is False
+    broken.close()
+
+
+class _Planning(RandomActor):
+    """Says that each of its decisions took two environments a millisecond each."""
+
+    def act(self, observation: object = None) -> torch.Tensor:
+        self.milliseconds = 1.0
+        named = ("score_first", "score_best", "model_steps", "sequential_calls", "fallback")
+        self.plan = TensorDict({"stats": TensorDict(dict.fromkeys(named, torch.zeros(2)), [2])}, [2])
+        return super().act(observation)
+
+
+def test_planning_takes_what_it_takes_however_few_still_play() -> None:
+    """Row 1 drops out in its third decision; the seven after it are planned for row 0 alone, two milliseconds each."""
+    broken = env("raise@6", environments=2)
+    (played,) = play(broken, _Planning(1, 2), [1, 2], on_failure=lambda error: None)
+    assert played.milliseconds == [1.0] * 10
+    assert measures([played])["time/plan"] == pytest.approx((3 * 1.0 + 7 * 2.0) / 1e3)
     broken.close()
 
 

@@ -53,6 +53,15 @@ def test_a_frame_shows_the_past_the_candidates_and_what_was_executed() -> None:
     assert (colours.sum(1) < 60).sum() > (drawn[0].reshape(-1, 3).astype(int).sum(1) < 60).sum()  # the past grows
 
 
+def test_what_cannot_be_filmed_is_refused_before_anything_is_played(
+    copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy()
+    assert evaluate([f"run={run}", "planner=grad_mpc", "planner.replan=3", "episodes=1", "name=mine", "plans=5"]) == 2
+    assert "error: planner.replan=3: decision 1 follows the plan of 0" in capsys.readouterr().err
+    assert not list((run / "evaluations").glob("mine-*"))
+
+
 def test_evaluate_films_them(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = copy()
     few = ["planner=grad_mpc", "planner.candidates=4", "planner.iterations=1", "episodes=1", "name=mine"]

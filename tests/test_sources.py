@@ -21,7 +21,7 @@ from lightning_wm.runs import sources
 from lightning_wm.runs.hub import pull, push
 from lightning_wm.runs.sources import locate, zoo
 
-pytest.importorskip("huggingface_hub")
+huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 class Hub(ThreadingHTTPServer):
@@ -141,12 +141,44 @@ def test_there_and_back(hub: Hub, model: Path, tmp_path: Path, monkeypatch: pyte
     assert hub.repositories["me/quick"]["episode.mp4"] == b"moving pictures"
     hub.repositories["me/quick"]["extra.py"] = b"raise SystemExit"
     assert evaluate(["run=hub:me/quick", "episodes=1"]) == 0
-    folder = tmp_path / "runs" / "hub-me-quick"
+    folder = tmp_path / "runs" / "hub-me--quick"
     assert (folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert not (folder / "extra.py").exists()
     assert len(list((folder / "evaluations").glob("*.json"))) == 1
     hub.up = False  # what was fetched before is enough
     load_actor("hub:me/quick")
+
+
+def test_a_name_with_dashes_is_not_another_one_s(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub.repositories["me/walker-walk"] = {"config.yaml": b"one", "model.safetensors": b"one"}
+    hub.repositories["me-walker/walk"] = {"config.yaml": b"other", "model.safetensors": b"other"}
+    assert (locate("hub:me/walker-walk").folder / "config.yaml").read_bytes() == b"one"
+    hub.up = False
+    with pytest.raises(UserError, match="the hub cannot be reached or refuses"):
+        locate("hub:me-walker/walk")
+
+
+def test_a_pull_is_whole_or_what_was_there_before(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, first = tmp_path / "quick", {"config.yaml": b"1", "model.safetensors": b"1", "evaluation.json": b"1"}
+    hub.repositories["me/quick"] = first
+    pull("me/quick", folder)
+    (folder / "evaluations").mkdir()
+    hub.repositories["me/quick"] = {"config.yaml": b"2", "model.safetensors": b"2"}
+    fetch = huggingface_hub.snapshot_download
+
+    def cut(name: str, local_dir: Path, **rest: object) -> None:
+        fetch(name, local_dir=local_dir, allow_patterns=["config.yaml"])
+        raise ConnectionError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub, "snapshot_download", cut)
+        assert pull("me/quick", folder) == folder
+    assert {name: (folder / name).read_bytes() for name in first} == first
+    pull("me/quick", folder)
+    assert (folder / "model.safetensors").read_bytes() == b"2"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "evaluations", "model.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["quick"]
 
 
 def test_export_pushes(hub: Hub, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_wm.envs import rendering_problem
 from lightning_wm.fit import main as fit
+from lightning_wm.runs.checkpoint import Counters
 from lightning_wm.training.plots import drawn, read_metrics
+from lightning_wm.training.tensorboard import EnvStepTensorBoard
+from lightning_wm.training.trackers import kept_id
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's packages
@@ -57,6 +61,38 @@ def events(folder: Path) -> EventAccumulator:
     accumulated = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     accumulated.Reload()
     return accumulated
+
+
+def test_tensorboard_hides_what_a_killed_process_wrote_beyond_the_checkpoint(tmp_path: Path) -> None:
+    """Saved after 50 updates and 500 env steps, killed after 60 and 600: each is there once, of the later process."""
+
+    def log(logger: EnvStepTensorBoard, updates: range, value: float) -> None:
+        for update in updates:
+            logger.log_metrics({"train/loss/total": value}, update)
+            counters.env_steps = 10 * (update + 1)
+            logger.log_metrics({"rollout/return": value}, update)
+        logger.finalize("success")
+
+    counters = Counters()
+    log(EnvStepTensorBoard(tmp_path, counters), range(60), 1.0)
+    counters.env_steps = 500
+    later = EnvStepTensorBoard(tmp_path, counters)
+    later.resume(50)
+    log(later, range(50, 70), 2.0)
+    losses, returns = (
+        events(tmp_path / "updates").Scalars("train/loss/total"),
+        events(tmp_path).Scalars("rollout/return"),
+    )
+    assert [(e.step, e.value) for e in losses] == [(n, 1.0 if n < 50 else 2.0) for n in range(70)]
+    assert [(e.step, e.value) for e in returns] == [(10 * n, 1.0 if n <= 50 else 2.0) for n in range(1, 71)]
+
+
+def test_only_the_first_rank_makes_up_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert kept_id(tmp_path / "wandb.id") == ""
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    assert kept_id(tmp_path / "wandb.id") == kept_id(tmp_path / "wandb.id") != ""
 
 
 def test_tensorboard_is_over_env_steps_and_losses_over_updates(tracked: Tracked) -> None:

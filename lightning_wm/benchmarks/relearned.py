@@ -26,6 +26,7 @@ from lightning_wm.config.store import laid
 from lightning_wm.console.meter import Meter
 from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.errors import UserError
+from lightning_wm.playing.play import side_by_side
 from lightning_wm.playing.results import Evaluation, decimal, interval, line
 from lightning_wm.registry import build
 from lightning_wm.runs.loading import LoadedRun
@@ -138,7 +139,7 @@ def _learn(
         meter.say(f"{label}: {line(evaluation)}")
 
     replay, path = loaded.config.replay, loaded.run.path / "replay"
-    with closing(loaded.environments(min(games.environments, games.episodes))) as env:
+    with closing(loaded.environments(side_by_side(games.environments, games.episodes))) as env:
         data = ReplayDataModule(replay, loaded.interface.spaces, path, updates=max(updates))
         _trainer(loaded.config.trainer.accelerator, updates, _Looks(set(updates), look)).fit(agent, data)
 

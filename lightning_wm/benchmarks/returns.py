@@ -20,6 +20,7 @@ from lightning_wm.benchmarks.timing import clock_of
 from lightning_wm.console.meter import Meter
 from lightning_wm.planners.grad_mpc import GradMPCConfig
 from lightning_wm.playing.latency import latency
+from lightning_wm.playing.play import side_by_side
 from lightning_wm.playing.results import Evaluation, decimal, interval, paired, written
 from lightning_wm.protocols import Actor, PlannerSettings
 from lightning_wm.registry import build
@@ -113,7 +114,7 @@ def compare(
     """
     actors = [_actor(loaded, config, games) for _, config in planners]  # all faults before the first game
     measure = plan_milliseconds(loaded.agent, plans)
-    with closing(loaded.environments(min(games.environments, games.episodes))) as env:
+    with closing(loaded.environments(side_by_side(games.environments, games.episodes))) as env:
         for (label, config), actor in zip(planners, actors, strict=True):
             if not (budgets and knobs(config)):
                 yield _timed(_play(loaded, label, config, actor, env, games, meter), loaded, actor, env)

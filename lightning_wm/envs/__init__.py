@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "can_pose",
     "episode_limit",
+    "innermost",
     "make_env",
     "may_never_end",
     "most_decisions",
@@ -67,7 +68,7 @@ def observation_layout(env: EnvBase) -> ObservationLayout | None:
     """How the task's own observation becomes the state vector; None without a vector, or for other environments."""
     from lightning_wm.envs.simulator import NamesParts
 
-    own = _own(env)
+    own = innermost(env)
     return own.layout if isinstance(own, NamesParts) else None
 
 
@@ -78,7 +79,7 @@ def episode_limit(env: EnvBase) -> int | None:
     """
     from lightning_wm.envs.simulator import EndsByTime
 
-    own = _own(env)
+    own = innermost(env)
     return own.episode_limit if isinstance(own, EndsByTime) else None
 
 
@@ -87,7 +88,7 @@ def can_pose(env: EnvBase) -> bool:
     from lightning_wm.envs.batched import SimulatorEnv
     from lightning_wm.envs.simulator import Poses
 
-    own = _own(env)
+    own = innermost(env)
     return isinstance(own, SimulatorEnv) and isinstance(own.simulators[0], Poses)
 
 
@@ -103,7 +104,7 @@ def repeated(env: EnvBase) -> int:
     """Env steps that an action is held for; 1 for an environment that is not made by `make_env`."""
     from lightning_wm.envs.batched import SimulatorEnv
 
-    own = _own(env)
+    own = innermost(env)
     return own.task.action_repeat if isinstance(own, SimulatorEnv) else 1
 
 
@@ -113,7 +114,7 @@ def most_decisions(env: EnvBase, episodes: int) -> int | None:
     return None if limit is None else math.ceil(limit / repeated(env)) * math.ceil(episodes / env.batch_size[0])
 
 
-def _own(env: EnvBase) -> EnvBase:
+def innermost(env: EnvBase) -> EnvBase:
     """The environment below the transforms that are laid around it."""
     from torchrl.envs import TransformedEnv
 

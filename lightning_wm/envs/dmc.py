@@ -74,6 +74,7 @@ class DMControl:
         low, high = (np.broadcast_to(side, spec.shape) for side in (spec.minimum, spec.maximum))
         self.low, self.high = bounds(self.name, low, high)
         self._shown: dict[str, Any] = {}
+        self._damping: physics.Damping | None = None
         parts = self._env.observation_spec()
         self.layout = ObservationLayout({name: Part(tuple(part.shape)) for name, part in parts.items()})
         self.size = self.layout.size
@@ -91,7 +92,9 @@ class DMControl:
 
     def perturb(self, factors: PerturbConfig) -> None:
         """Change the physics for good."""
-        physics.perturb(self._env.physics.model.ptr, self._env.physics.data.ptr, factors)
+        model = self._env.physics.model.ptr
+        physics.perturb(model, self._env.physics.data.ptr, factors)
+        self._damping = physics.Damping(model, factors.damping)
 
     def state(self) -> object:
         """MuJoCo's integration state, its warm start included, and how old the episode is."""
@@ -122,6 +125,8 @@ class DMControl:
         if seed is not None:
             self._env.task.random.seed(seed % 2**32)
         self._shown = self._env.reset().observation
+        if self._damping is not None:
+            self._damping.after_reset()
 
     def step(self, action: NDArray[np.float64]) -> tuple[float, bool, bool]:
         """One control step; an episode that ends with discount 0 terminated, any other was truncated."""

@@ -82,6 +82,16 @@ def decisions(env: EnvBase, actor: Actor, seed: int, numbers: Collection[int]) -
     Raises:
         UserError: nothing is planned in it, or not at every one of the decisions.
     """
+    planner = watchable(actor, numbers)
+    yield from (decision for _, decision in _played(env, actor, planner, seed, numbers) if decision is not None)
+
+
+def watchable(actor: Actor, numbers: Collection[int]) -> BasePlanner:
+    """The planner that searches at every one of these decisions.
+
+    Raises:
+        UserError: nothing is planned, or not at every one of them.
+    """
     planner = _searching(actor)
     if planner is None:
         raise UserError("there is nothing to look at where no planner of lightning_wm searches; type planner=grad_mpc")
@@ -91,7 +101,7 @@ def decisions(env: EnvBase, actor: Actor, seed: int, numbers: Collection[int]) -
             f"planner.replan={replan}: decision {late[0]} follows the plan of {late[0] - late[0] % replan}, without "
             "a search to look at; type planner.replan=1"
         )
-    yield from (decision for _, decision in _played(env, actor, planner, seed, numbers) if decision is not None)
+    return planner
 
 
 def reach(env: EnvBase, actor: Actor, seed: int, step: int) -> Decision:

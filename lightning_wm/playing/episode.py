@@ -26,6 +26,8 @@ class Episode:
     env_steps: int = 0
     milliseconds: list[float] = field(default_factory=list)
     """Wall time of the planner's call, over the environments in it, for every decision that planned."""
+    planning: float = 0.0
+    """Milliseconds of planning over the episodes that went on: their sum is what planning took."""
     scores: list[tuple[float, float]] = field(default_factory=list)
     """Best score among the starts and of what was executed, under the model, per plan."""
     model_steps: float = 0.0
@@ -66,12 +68,17 @@ class Recorder:
             self.steps.append(next_row(after, row, action))
         self.done = bool(after["done"][row])
 
-    def planned(self, plan: TensorDictBase, milliseconds: float) -> None:
-        """A plan was made, in so much wall time."""
-        if self.done:
-            return
-        stats, episode = plan["stats"], self.episode
+    def planned(self, stats: TensorDictBase, milliseconds: float, share: float) -> None:
+        """A plan was made.
+
+        Args:
+            stats: `[E]`, of the plan.
+            milliseconds: wall time over all environments.
+            share: wall time over those whose episodes go on, in milliseconds.
+        """
+        episode = self.episode
         episode.milliseconds.append(milliseconds)
+        episode.planning += share
         episode.scores.append((float(stats["score_first"][self.row]), float(stats["score_best"][self.row])))
         episode.model_steps = float(stats["model_steps"][self.row])
         episode.sequential_calls = float(stats["sequential_calls"][self.row])
@@ -100,7 +107,7 @@ def measures(episodes: Sequence[Episode]) -> dict[str, float]:
     if times:
         scores = torch.tensor([pair for e in episodes for pair in e.scores])
         measured["plan/ms"] = float(torch.tensor(times).median())
-        measured["time/plan"] = sum(times) / 1e3
+        measured["time/plan"] = sum(e.planning for e in episodes) / 1e3
         real = scores[scores.isfinite().all(1)]  # a fallback has none
         if len(real):
             measured["plan/score_first"], measured["plan/score_best"] = real.mean(0).tolist()

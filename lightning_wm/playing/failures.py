@@ -13,6 +13,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from lightning_wm.config.schema import RolloutConfig
+from lightning_wm.envs import innermost
 from lightning_wm.errors import LightningWMError, NumericsError
 from lightning_wm.protocols import Actor, Restarts
 
@@ -78,14 +79,15 @@ class Failures:
 @contextmanager
 def restarting(env: EnvBase, wanted: bool) -> Iterator[None]:
     """Inside the block an environment that can restart its rows does so instead of raising, where that is wanted."""
-    if not isinstance(env, Restarts) or not wanted:
+    own = innermost(env)  # a transform shows the attribute, and keeps what it is set to for itself
+    if not isinstance(own, Restarts) or not wanted:
         yield
         return
-    before, env.restart = env.restart, True
+    before, own.restart = own.restart, True
     try:
         yield
     finally:
-        env.restart = before
+        own.restart = before
 
 
 def failed_rows(env: EnvBase) -> Mapping[int, LightningWMError]:

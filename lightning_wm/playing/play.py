@@ -72,9 +72,10 @@ def _play(
         td["action"] = _act(env, actor, td, recorders, on_failure)
         plan = actor.plan
         if plan is not None and plan is not last:  # with `replan` a plan serves several decisions
-            last = plan
-            for recorder in recorders:
-                recorder.planned(plan, actor.milliseconds)
+            last, stats = plan, plan["stats"].cpu()
+            going = [recorder for recorder in recorders if not recorder.done]
+            for recorder in going:
+                recorder.planned(stats, actor.milliseconds, actor.milliseconds * len(recorders) / len(going))
         after = env.step(td)["next"]
         _drop(recorders, failed_rows(env), on_failure)
         for recorder in recorders:
@@ -103,6 +104,12 @@ def _drop(recorders: Sequence[Recorder], failed: Mapping[int, LightningWMError],
         recorders[row].drop()
         if on_failure is not None:
             on_failure(error)
+
+
+def side_by_side(environments: int, episodes: int) -> int:
+    """The fewest environments that play so many episodes in as many rounds as `environments` would; at least 1."""
+    rounds = max(1, -(-episodes // environments))
+    return max(1, -(-episodes // rounds))
 
 
 def play_many(

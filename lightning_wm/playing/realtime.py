@@ -180,8 +180,8 @@ class _Mind:
             self.actor.watch(earlier.observation, earlier.executed)
         last = seen[-1]
         self.actor.did(last.executed)
-        action = np.asarray(self.actor.act(last.observation), np.float32)
-        upcoming = self.actor.upcoming[0].cpu().numpy().astype(np.float32)
+        action = _numbers(self.actor.act(last.observation))
+        upcoming = _numbers(self.actor.upcoming[0])
         return _Thought(last.step, action, upcoming, 1e3 * (time.perf_counter() - last.when))
 
     def _next(self) -> Action:
@@ -194,3 +194,8 @@ class _Mind:
             return action
         self.report.held += 1
         return np.zeros(self.actor.problem.action, np.float32) if self._sent is None else self._sent
+
+
+def _numbers(action: Any) -> Action:
+    """An array, or a tensor wherever it lies, as an array."""
+    return np.asarray(action.cpu() if hasattr(action, "cpu") else action, np.float32)

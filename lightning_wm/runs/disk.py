@@ -59,10 +59,24 @@ def append(path: Path, text: str) -> None:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Remove what `write_atomically` left in a folder when its process was killed; the folder must have one owner."""
+    """Remove what `write_atomically` left in a folder when its process was killed; one that lives is still writing."""
     for path in folder.glob(".*.*"):
-        if path.suffix[1:].isdigit() and path.is_file():
+        writer = path.suffix[1:]
+        if writer.isdigit() and path.is_file() and not _runs(int(writer)):
             path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of that number runs on this machine."""
+    if process == os.getpid():  # begun anew under the number of one that was killed
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def remove(path: Path) -> None:

@@ -32,16 +32,34 @@ def pull(name: str, into: Path) -> Path:
     """
     _check(name, "run")
     hub = _hub()
-    try:
-        hub.snapshot_download(name, local_dir=into, allow_patterns=list(FILES))
-    except Exception as error:
-        if (into / WEIGHTS).is_file() and _out_of_reach(hub, error):
-            return into
-        raise _refusal(hub, f"run=hub:{name}", error) from error
-    shutil.rmtree(into / ".cache", ignore_errors=True)
-    if not (into / WEIGHTS).is_file() or not (into / CONFIG).is_file():
-        raise UserError(f"run=hub:{name} holds no {CONFIG} and {WEIGHTS}; expected a model folder that export wrote")
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".hub-", dir=into.parent) as place:
+        fetched = Path(place)
+        try:
+            hub.snapshot_download(name, local_dir=fetched, allow_patterns=list(FILES))
+        except Exception as error:
+            if (into / WEIGHTS).is_file() and _out_of_reach(hub, error):
+                return into
+            raise _refusal(hub, f"run=hub:{name}", error) from error
+        if not (fetched / WEIGHTS).is_file() or not (fetched / CONFIG).is_file():
+            raise UserError(
+                f"run=hub:{name} holds no {CONFIG} and {WEIGHTS}; expected a model folder that export wrote"
+            )
+        _replace(into, fetched)
     return into
+
+
+def _replace(into: Path, fetched: Path) -> None:
+    """Make the files of a model folder those that were fetched; evaluations and films beside them stay.
+
+    The weights go first and come last: a folder that has them is whole.
+    """
+    into.mkdir(exist_ok=True)
+    for name in sorted(FILES, key=lambda name: name != WEIGHTS):
+        (into / name).unlink(missing_ok=True)
+    for name in sorted(FILES, key=lambda name: name == WEIGHTS):
+        if (fetched / name).is_file():
+            (fetched / name).rename(into / name)
 
 
 def push(folder: Path, name: str, video: Path | None = None) -> str:

@@ -38,7 +38,7 @@ def locate(run: Path | str) -> Source:
     if colon and place == "hub":
         from lightning_wm.runs.hub import pull
 
-        folder = pull(name, Path("runs") / f"hub-{name.replace('/', '-')}")
+        folder = pull(name, Path("runs") / f"hub-{name.replace('/', '--')}")
         return Source(folder, RunDirectory(folder))
     return Source(Path(run), RunDirectory(run))
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from lightning_wm.config import Config
 from lightning_wm.console.meter import Meter
 from lightning_wm.errors import LightningWMError
+from lightning_wm.playing.play import side_by_side
 from lightning_wm.playing.results import show
 from lightning_wm.registry import build
 from lightning_wm.runs.evaluation_file import Evaluation, read_evaluation
@@ -74,7 +75,7 @@ def _evaluated(experiment: Experiment, env_steps: int) -> Evaluation:
     config, settings = experiment.config, experiment.config.evaluation
     actor = experiment.agent.actor(build("planner", config.planner), seed=settings.final_seed)
     with (
-        closing(experiment.environments(min(settings.environments, settings.final_episodes))) as env,
+        closing(experiment.environments(side_by_side(settings.environments, settings.final_episodes))) as env,
         _meter(config) as meter,
     ):
         return evaluate_planner(

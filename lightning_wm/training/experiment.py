@@ -20,6 +20,7 @@ from lightning_wm.data.datamodule import ReplayDataModule
 from lightning_wm.data.replay import default_slack
 from lightning_wm.envs import can_pose, make_env, observation_layout, spaces
 from lightning_wm.planning.settings import executing
+from lightning_wm.playing.play import side_by_side
 from lightning_wm.protocols import Planner, Spaces
 from lightning_wm.registry import build, lookup
 from lightning_wm.runs.checkpoint import AtomicCheckpointIO, Counters
@@ -96,8 +97,8 @@ def build_experiment(config: Config, run: RunDirectory, signals: Signals | None 
     pretrain = config.trainer.pretrain_updates
     worker = Worker(f"{__name__}:{player_of.__name__}", plain(config))
     rollout = Rollout(env, _collector(config), config.rollout, config.env_steps, config.seed, pretrain, state, worker)
-    judged = min(config.evaluation.environments, config.evaluation.episodes)
-    evaluate = Evaluate(lambda: make(max(1, judged)), state, planner, config.evaluation)
+    judged = side_by_side(config.evaluation.environments, config.evaluation.episodes)
+    evaluate = Evaluate(lambda: make(judged), state, planner, config.evaluation)
     extra = [_callback(name, fields) for name, fields in config.callbacks.items()]
     checkpoint = TurnCheckpoint(run.checkpoints, state, run.metrics)
     if config.evaluation.video:

@@ -69,8 +69,11 @@ class EnvStepTensorBoard(TensorBoardLogger):
         """Nothing to do: config.yaml has them."""
 
     def resume(self, updates: int) -> None:
-        """Hide what an interrupted process wrote beyond the checkpoint; before the first line is written."""
-        self._kwargs["purge_step"] = (self.counters.env_steps if self.beside is not None else updates) + 1
+        """Hide what an interrupted process wrote beyond the checkpoint; before the first line is written.
+
+        Env steps are counted when they are done, so the checkpoint's own stay; the update of its number comes next.
+        """
+        self._kwargs["purge_step"] = self.counters.env_steps + 1 if self.beside is not None else updates
         if self.beside is not None:
             self.beside.resume(updates)
 

@@ -220,11 +220,13 @@ class Trackio(Logger):
 
 
 def kept_id(path: Path) -> str:
-    """What a run is called elsewhere, made up once and kept in the run directory.
+    """What a run is called elsewhere, made up once and kept in the run directory; nothing on ranks that tell nobody.
 
     Raises:
         UserError: the file cannot be read.
     """
+    if getattr(rank_zero_only, "rank", 0):  # ranks begin together, and each would make up its own
+        return ""
     if not path.exists():
         write_text(path, f"{secrets.token_hex(4)}\n")
     try:

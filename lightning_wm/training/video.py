@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
-import imageio.v2 as imageio
 import lightning.pytorch as pl
 import numpy as np
 from pydantic import Field
 from torchrl.envs import EnvBase
 
 from lightning_wm.config.fields import Count, settings
+from lightning_wm.envs import make_env
+from lightning_wm.envs.batched import SimulatorEnv
 from lightning_wm.errors import DiskError, Interrupted, LightningWMError, UserError
 from lightning_wm.playing.episode import Episode
 from lightning_wm.playing.play import in_eval_mode, play
@@ -71,24 +72,26 @@ def write_film(path: Path, frames: Sequence[np.ndarray[Any, Any]], fps: int = FP
         UserError: there is no ffmpeg, or the folder cannot be written to.
     """
     try:
-        write_atomically(path, lambda file: file.write(_encoded(path, frames, fps)))
+        write_atomically(path, lambda file: _encode(path, file.name, frames, fps))
     except (RuntimeError, ImportError) as error:
         raise UserError(f"{path}: {reason(error)}; expected ffmpeg; type pip install 'imageio[ffmpeg]'") from error
 
 
-def _encoded(path: Path, frames: Sequence[np.ndarray[Any, Any]], fps: int) -> bytes:
-    """The film's bytes; ffmpeg's own words are on standard error."""
-    writer: Any
-    buffer = io.BytesIO()
+def _encode(path: Path, into: str, frames: Sequence[np.ndarray[Any, Any]], fps: int) -> None:
+    """Let ffmpeg write the file `into`, which is to become `path`; its own words are on standard error."""
+    from imageio_ffmpeg import write_frames  # imageio itself goes by the suffix
+
+    height, width = frames[0].shape[:2]
     try:
-        with imageio.get_writer(buffer, format="mp4", fps=fps, macro_block_size=16) as writer:
+        writer = write_frames(into, (width, height), fps=fps, macro_block_size=16, output_params=["-f", "mp4"])
+        with closing(writer):
+            writer.send(None)
             for frame in frames:
-                writer.append_data(frame)
-        if b"moov" not in buffer.getvalue():  # written last; ffmpeg's exit code is not passed on
+                writer.send(np.ascontiguousarray(frame))
+        if b"moov" not in Path(into).read_bytes():  # written last; ffmpeg's exit code is not passed on
             raise OSError("ffmpeg did not finish it")
     except OSError as error:
         raise DiskError(f"{path} could not be written: {str(error).splitlines()[0]}; free some space") from error
-    return buffer.getvalue()
 
 
 @settings("callbacks.video")
@@ -111,6 +114,7 @@ class Video(pl.Callback):
         self.config = config or VideoConfig()
         self._done = 0
         self._fails = False
+        self._env: EnvBase | None = None
 
     def state_dict(self) -> dict[str, int]:
         """How many films are done."""
@@ -132,7 +136,14 @@ class Video(pl.Callback):
         path = Path(trainer.default_root_dir) / "videos" / f"{reached}.mp4"
         try:
             with in_eval_mode(pl_module):
-                film(evaluate.env, actor, evaluate.config.seed, path, self.config.size, evaluate.state.signals.poll)
+                film(
+                    self._stage(evaluate.env),
+                    actor,
+                    evaluate.config.seed,
+                    path,
+                    self.config.size,
+                    evaluate.state.signals.poll,
+                )
             for tracker in trackers(trainer.loggers):
                 tracker.log_film("evaluation/video", path)
         except Interrupted:
@@ -140,3 +151,16 @@ class Video(pl.Callback):
         except LightningWMError as error:
             self._fails = True  # for this process: whoever goes on may have mended it
             pl_module.print(f"no video: {error}")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _stage(self, env: EnvBase) -> EnvBase:
+        """What is filmed: one environment of the evaluation's task, so that nothing is played beside it."""
+        if not isinstance(env, SimulatorEnv) or env.batch_size[0] == 1:
+            return env
+        if self._env is None:
+            self._env = make_env(env.task, env.shown, 1)
+        return self._env
