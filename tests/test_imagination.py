@@ -121,7 +121,10 @@ def test_without_the_dynamics_states_have_no_graph() -> None:
     seen = run()
     assert not seen.features.requires_grad
     assert seen.mean.requires_grad
+    assert not any(value.requires_grad for value in seen.states.values())
     assert [p.grad for p in policy.parameters()] == [None] * len(list(policy.parameters()))
+    seen.mean.sum().backward()
+    assert all(p.grad is not None for p in policy.parameters())
 
 
 def test_frozen_modules_keep_their_gradients_and_thaw_after_an_error() -> None:
