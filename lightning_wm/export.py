@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import field
 from pathlib import Path
@@ -17,6 +17,7 @@ from lightning_wm.console.command import command
 from lightning_wm.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    from lightning_wm.config.schema import Config
     from lightning_wm.runs.loading import LoadedRun
 
 
@@ -107,6 +108,8 @@ def export(options: ExportOptions) -> Path:
     _refuse_paths(tree, loaded.run.config)
     config = configuration.from_tree(tree, options.plugins, options.trust)
     judged, tensors = evaluation(loaded), loaded.agent.state_dict()
+    if options.leave_out:
+        _refuse_misfit(config, loaded, options.leave_out)
     with new_folder(out) as folder:
         write_weights(folder, Weights(tensors, loaded.env_steps, loaded.checkpoint))
         write_text(folder / CONFIG, configuration.to_yaml(tree))
@@ -117,6 +120,20 @@ def export(options: ExportOptions) -> Path:
         about = (out.resolve().name, loaded.env_steps, loaded.checkpoint, parameters, loaded.model is not None)
         write_text(folder / CARD, card(config, *about, judged, options.licence))
     return out
+
+
+def _refuse_misfit(config: Config, loaded: LoadedRun, left_out: Sequence[str]) -> None:
+    """What stands for a field that is left out has to be what the weights were made with."""
+    from lightning_wm.runs.weights import put_weights
+    from lightning_wm.training.experiment import build_agent
+
+    try:
+        put_weights(build_agent(config, loaded.interface.spaces), loaded.agent.state_dict(), loaded.folder)
+    except UserError as error:
+        keys = ",".join(left_out)
+        raise UserError(
+            f"leave_out=[{keys}]: with the defaults instead the weights do not fit ({error}); leave out paths alone"
+        ) from error
 
 
 def export_policy(options: ExportOptions, kind: Literal["onnx", "pt2"]) -> Path:
@@ -139,18 +156,20 @@ def export_policy(options: ExportOptions, kind: Literal["onnx", "pt2"]) -> Path:
 
 
 def evaluation(loaded: LoadedRun) -> dict[str, Any] | None:
-    """The run's evaluation of just these weights: the final one, else the newest; None without any.
+    """What these weights earned on their task: a model folder's own file, a run's final one, else the newest; or None.
 
     Raises:
         UserError: its file is damaged.
     """
     from lightning_wm.runs.evaluation_file import read_evaluation
+    from lightning_wm.runs.model_folder import EVALUATION
 
-    folder = loaded.run.evaluations
+    folder, own = loaded.run.evaluations, loaded.folder / EVALUATION
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name == "final.json", path.stat().st_mtime_ns))
-    for path in reversed(paths):
+    for path in [*([own] if own.is_file() else []), *reversed(paths)]:
         judged = read_evaluation(path)
-        if (judged.env_steps, judged.checkpoint) == (loaded.env_steps, loaded.checkpoint):
+        theirs = (judged.env_steps, judged.checkpoint) == (loaded.env_steps, loaded.checkpoint)
+        if theirs and not judged.perturb:
             return judged.as_json()
     return None
 

@@ -172,3 +172,7 @@ def test_a_flag_of_fit_is_refused_elsewhere(tmp_path: Path, capsys: pytest.Captu
     assert study(["study=updates", "size=small", f"out={tmp_path / 'out'}", "--print"]) == 2
     assert "--print: only fit prints" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_smoke_run_of_no_set_number_of_elites() -> None:
+    assert load(["recipe=quickstart", "planner.elites=null", "smoke=true"]).config.smoke

@@ -110,6 +110,35 @@ def test_what_was_judged_is_what_is_exported(copy: Callable[[], Path], tmp_path:
     assert json.loads((tmp_path / "model" / "evaluation.json").read_text())["mean"] == 2.5
 
 
+def test_another_physics_is_not_what_the_model_earns(copy: Callable[[], Path], tmp_path: Path) -> None:
+    run = copy()
+    final = run / "evaluations" / "final.json"
+    content = json.loads(final.read_text())
+    final.unlink()
+    heavy = {**content, "mean": 9.5, "perturb": {"mass": 3.0}}
+    (run / "evaluations" / "heavy.json").write_text(json.dumps(heavy))
+    assert export([f"run={run}", f"out={tmp_path / 'model'}"]) == 0
+    assert not (tmp_path / "model" / "evaluation.json").exists()
+
+
+def test_what_a_stranger_plays_does_not_replace_what_came_with_a_model(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, again = tmp_path / "model", tmp_path / "again"
+    assert export([f"run={trained}", f"out={model}"]) == 0
+    assert evaluate([f"run={model}", "episodes=1", "planner=random"]) == 0
+    assert export([f"run={model}", f"out={again}"]) == 0
+    assert (again / "evaluation.json").read_text() == (model / "evaluation.json").read_text()
+
+
+def test_a_size_of_the_weights_cannot_be_left_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = failed([f"run={trained}", f"out={tmp_path / 'm'}", "leave_out=[model.deter]"], capsys)
+    assert "leave_out=[model.deter]: with the defaults instead the weights do not fit" in said
+    assert not (tmp_path / "m").exists()
+
+
 def test_nothing_is_overwritten(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()

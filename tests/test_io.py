@@ -151,6 +151,25 @@ def test_a_read_only_disk(copy: Callable[[], Path], tmp_path: Path, capsys: pyte
         subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+def test_a_command_that_lost_its_reader_has_not_done_its_work(tmp_path: Path) -> None:
+    """As `fit … 2>&1 | head -1`: what was to come after the line that nobody read is not there."""
+    code = (
+        "import sys\n"
+        "from lightning_wm.console.command import exits\n"
+        "def work(argv):\n"
+        "    print('x' * 100_000, file=sys.stderr, flush=True)\n"
+        "    open(sys.argv[1], 'w')\n"
+        "    return 0\n"
+        "raise SystemExit(exits(work)([]))\n"
+    )
+    reader, writer = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "done")], stdout=writer, stderr=writer)
+    os.close(writer)
+    os.close(reader)
+    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert not (tmp_path / "done").exists()
+
+
 def test_a_librarys_error_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     @exits
     def main(argv: object = None) -> int:

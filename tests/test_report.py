@@ -16,6 +16,8 @@ from scipy import stats
 from lightning_wm.errors import UserError
 from lightning_wm.report import store
 from lightning_wm.report.__main__ import main
+from lightning_wm.report.charts import _grid
+from lightning_wm.report.methods import arms, curves, methods
 from lightning_wm.report.pages import MARK, Results, filled
 from lightning_wm.report.published import published, scores, strongest
 from lightning_wm.report.rows import CurveRow, EvaluationRow, Run, compact, curve_rows, evaluation_row
@@ -101,6 +103,19 @@ def test_without_runs_it_shows_what_is_there_beside_the_strongest(capsys: pytest
     assert "967.3, BRO Fast (UTD 2)" in line
     assert "dojeon-ai/SimbaV2" in line
     assert "none at this budget" in printed
+
+
+def test_a_run_that_is_named_twice_is_added_once(trained: Path, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    assert report([f"runs={trained}", f"out={once}"]) == report([f"runs={trained},{trained}", f"out={twice}"]) == 0
+    assert (once / "curves.csv").read_text() == (twice / "curves.csv").read_text()
+
+
+def test_a_page_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "bad.md"
+    page.write_bytes(b"\xff\xfe")
+    assert report([f"out={RESULTS}", f"pages={page}"]) == 2
+    assert f"pages={page}: not UTF-8" in capsys.readouterr().err
 
 
 def test_pages_are_written_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,6 +305,33 @@ def test_labels_name_what_differs() -> None:
         row([1.0], "policy", horizon=1),
     ]
     assert labels(rows) == ["grad_mpc 8x25", "grad_mpc 8x25, terminal_value", "cem 12x25x8", "policy"]
+
+
+def test_arms_that_differ_in_one_s_noise_and_another_s_stay_apart() -> None:
+    of = [("curl", '{"rollout.noise":1}'), ("curl", '{"planner.noise":1}'), ("curl", '{"planner.horizon":3}')]
+    assert arms(of) == ["curl, rollout.noise=1", "curl, planner.noise=1", "curl, horizon=3"]
+    runs = [replace(RUN, settings=settings, run_seed=seed) for seed, (_, settings) in enumerate(of[:2])]
+    assert [method.scores.tolist() for method in methods([row([1.0], run=runs[0]), row([9.0], run=runs[1])])] == [
+        [9.0],
+        [1.0],
+    ]
+
+
+def test_curves_are_drawn_to_the_end_of_the_longest() -> None:
+    short, long = replace(RUN, run_seed=0), replace(RUN, run_seed=1)
+    points = [point(1.0, step, short) for step in (1000, 2000, 3000)]
+    points += [point(2.0, step, long) for step in (2000, 4000, 6000, 8000)]
+    assert _grid(curves(points, RUN.task, RUN.observation)) == [1000, 2000, 3000, 4000, 6000, 8000]
+
+
+def test_only_as_many_episodes_are_paired() -> None:
+    pair = [row([1.0, 2.0], "policy"), row([2.0, 3.0, 4.0], "policy_grad_mpc")]
+    assert "| - |" in filled("<!-- results: behaviour -->\n", Results(pair, []))
+
+
+def test_per_cent_of_a_cost_keep_their_sign() -> None:
+    worse = [row([-100.0, -200.0], "cem"), row([-150.0, -250.0], "mppi")]
+    assert "| -50.0 (-50.0 to -50.0) | -33.3 (" in filled("<!-- results: planners -->\n", Results(worse, []))
 
 
 def test_levels_are_means_over_training_seeds() -> None:

@@ -26,6 +26,7 @@ from lightning_wm.study.grid import Cell, cells, read_study, study_file
 from lightning_wm.study.jobs import Jobs
 from lightning_wm.study.launch import deadline
 from lightning_wm.study.progress import overview, seconds_left, state
+from lightning_wm.study.seeds import seed_cells, split
 from lightning_wm.training.experiment import build_agent
 
 TEXT = """\
@@ -49,6 +50,9 @@ def written(folder: Path, text: str) -> str:
         ("arms: {a: {recipe: quickstart, overrides: [planner.candidats=3]}}\nseeds: [0]\n", "planner.candidates"),
         ("arms: {a: {recipe: quickstart}}\nseeds: [0, 0]\n", "there twice"),
         ("arms: {a: {seed: 1}}\nseeds: [0]\n", "seed"),
+        ("arms: {a: {recipe: quickstart, overrides: [seed=5]}}\nseeds: [0]\n", "type seeds: [0, 1] in the file"),
+        ("arms: {a: {recipe: quickstart, overrides: [run=b]}}\nseeds: [0]\n", "type out=<a folder>"),
+        ('bench: {a: "planner run=\'zoo:x"}\n', "No closing quotation; close the quotes"),
         ("arms: {a: {overrides: [smoke=true]}}\nseeds: [0]\n", "expected one of them"),
         ("arms: {a: {recipes: [dens]}}\nrecipes: {dense: [quickstart]}\nseeds: [0]\n", "no such list in recipes"),
         (
@@ -67,9 +71,11 @@ def test_faults_of_a_file_end_it_before_anything_starts(text, said, tmp_path, ca
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["study=learnin"], "learning"),
+        (["study=learnin"], "did you mean 'learning'"),
+        ([], "study: missing; type e.g. study=learning\n"),
+        (["status", "learning"], "learning: expected key=value, for example"),
         (["study=learning", "until=25:00"], "HH:MM"),
-        (["study=learning", "jobs=0"], "1"),
+        (["study=learning", "jobs=0"], "jobs=0: expected at least 1"),
         (["study=learning", "launcher=slurm", "until=18:30"], "sbatch=[--time="),
         (["study=learning", "sbatch=[--time=1]"], "launcher=slurm"),
     ],
@@ -96,6 +102,7 @@ def test_a_stopped_study_goes_on_and_a_finished_one_starts_nothing(tmp_path, cap
     assert main(["status", *given]) == 0
     assert "plain/seed0" in (line := capsys.readouterr().out)
     assert "finished" in line
+    assert "1 of 1 runs finished" in line
 
 
 def test_an_arm_of_several_recipes_is_one_for_each(tmp_path):
@@ -193,6 +200,11 @@ def test_faults_of_several_seeds(typed, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_the_last_folder_that_was_typed_is_that_of_several_seeds(tmp_path):
+    halves = split(["recipe=quickstart", "seed=0,1", f"run={tmp_path / 'a'}", f"run={tmp_path / 'b'}"])
+    assert [cell.run for cell in seed_cells(halves)] == [tmp_path / "b" / "seed0", tmp_path / "b" / "seed1"]
+
+
 def test_several_seeds_are_printed_as_the_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert fit(["recipe=quickstart", "seed=3,4", "jobs=2", "--print"]) == 0
@@ -207,7 +219,7 @@ def measured(folder: Path, name: str, *points: tuple[float, int]) -> Cell:
     """A cell of 1,000 env steps whose run has come through (seconds, env steps)."""
     cell = Cell(name[0], int(name[1]), folder / name, (), 1000)
     cell.run.mkdir()
-    rows = [{"seconds": seconds, "env_steps": steps, "updates": 0} for seconds, steps in points]
+    rows = [{"seconds": seconds, "env_steps": steps, "updates": 0, "time/update": 1.0} for seconds, steps in points]
     (cell.run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return cell
 
@@ -246,6 +258,24 @@ def test_a_run_that_was_taken_away_is_not_finished_by_its_mark(tmp_path):
     assert state(cell) == "waiting"
     Jobs(1, start=lambda cell: Ending(cell, 4)).run([cell])
     assert state(cell) == "exit 4"
+
+
+def test_a_run_that_comes_to_its_end_after_the_deadline_is_finished(tmp_path):
+    cell = Cell("a", 0, tmp_path / "a0", (), 1000)
+
+    class Late(Ending):
+        def __init__(self, cell: Cell, code: int) -> None:
+            super().__init__(cell, code)
+            self.polled = 0
+
+        def poll(self) -> int | None:
+            self.polled += 1
+            return self.code if self.polled > 5 else None
+
+    jobs = Jobs(1, deadline=time.time() + 0.3, start=lambda cell: Late(cell, 0))
+    jobs.run([cell])
+    assert jobs.late
+    assert state(cell) == "finished"
 
 
 def test_a_terminal_that_is_closed_stops_the_runs_too(tmp_path):

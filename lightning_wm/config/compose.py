@@ -43,6 +43,7 @@ class Composition:
             self.from_run = self.path.name == "config.yaml" or (self.path.parent / "meta.json").exists()
             return self._file(self.path.resolve(), NOTHING)
         except UserError as error:
+            self.path = None
             self.faults.append(str(error))
             return Layers()
 

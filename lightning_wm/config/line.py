@@ -41,13 +41,16 @@ class Line:
             yield from ((key, leaf, token) for key, leaf in inner)
 
 
-def read_line(argv: Sequence[str], words: Sequence[str] = (), texts: Sequence[str] = ()) -> Line:
+def read_line(
+    argv: Sequence[str], words: Sequence[str] = (), texts: Sequence[str] = (), example: str = "seed=1"
+) -> Line:
     """Split the tokens of a command line; what cannot be read becomes a fault.
 
     Args:
         argv: the tokens.
         words: what a token without `=` may have been meant for, as `recipe=<word>`.
         texts: dotted keys whose values are text as typed; others are YAML.
+        example: what a fault shows of how settings are typed.
     """
     values: dict[str, Any] = {}
     raw: dict[str, str] = {}
@@ -55,7 +58,7 @@ def read_line(argv: Sequence[str], words: Sequence[str] = (), texts: Sequence[st
     for token in argv:
         key, equals, text = token.partition("=")
         if not equals or not _KEY.fullmatch(key):
-            faults += [] if token in FLAGS else [_unreadable(token, words)]
+            faults += [] if token in FLAGS else [_unreadable(token, words, example)]
             continue
         try:
             value = _value(text, key.partition(".")[0] in (*PARTS, "callbacks"))
@@ -90,11 +93,11 @@ def _value(text: str, loose: bool) -> Any:
     return text if comment or (isinstance(value, str) and text[:1] not in ("'", '"', "|", ">")) else value
 
 
-def _unreadable(token: str, words: Sequence[str]) -> str:
+def _unreadable(token: str, words: Sequence[str], example: str) -> str:
     """The fault of a token that is no `key=value`."""
     bare = token.lstrip("-+~")
     if "=" in bare and _KEY.fullmatch(bare.partition("=")[0]):
         return f"{token}: expected key=value; type {bare}"
     if token.startswith("-"):
         return f"{token}: there is no such flag; settings are typed as key=value{hint(token, FLAGS)}"
-    return f"{token}: expected key=value{f'; type recipe={token}' if token in words else ', for example seed=1'}"
+    return f"{token}: expected key=value{f'; type recipe={token}' if token in words else f', for example {example}'}"

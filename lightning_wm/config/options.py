@@ -31,7 +31,7 @@ def options(argv: Sequence[str], cls: type[T], examples: Mapping[str, str] | Non
         ConfigError: all faults.
     """
     known = [key for key in dotted(cls) if not key.endswith("_fields")]
-    line = read_line(argv, (), texts(cls))
+    line = read_line(argv, (), texts(cls), f"{known[0]}=…")
     check = Check(dict.fromkeys(line.raw, TYPED), line.raw, list(line.faults), examples=examples or {})
     if "--print" in argv:
         check.faults.append("--print: only fit prints what it would run with; leave it out, or type --help")

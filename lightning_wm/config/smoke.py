@@ -34,7 +34,7 @@ def shrink(tree: Mapping[str, Any], typed: set[str]) -> dict[str, Any]:
     if "planner.candidates" in typed:  # the smaller number of elites is meant for the smaller number of candidates
         wanted["planner.elites"] = flat["planner.candidates"]
     if "planner.elites" in typed:
-        wanted["planner.candidates"] = max(4, flat["planner.elites"])
+        wanted["planner.candidates"] = max(4, flat["planner.elites"] or 0)
     smaller = {}
     for key, small in wanted.items():
         value = flat.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -71,9 +72,11 @@ def exits(main: Main) -> Main:
             print(f"error: {printable(str(error))}", file=sys.stderr)
             return error.exit_code
         except BrokenPipeError:
-            # Whoever read standard output has gone; what is still buffered has no reader.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            # Whoever read has gone; what is still buffered has no reader. What was to be done may not be.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere, stream.fileno())
+            return 128 + signal.SIGPIPE
         except OSError as error:  # of a library's file: figures, TensorBoard
             if not is_full(error) and error.filename is None:
                 raise

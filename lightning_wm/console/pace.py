@@ -32,10 +32,18 @@ class Pace:
             if "time/update" in row:
                 self.add(row["seconds"], row["env_steps"] - owed)
 
-    def left(self, seconds: float, budget: int) -> float | None:
-        """Seconds to go at `seconds`, for a run of `budget` env steps; None before a turn has ended."""
+    @property
+    def per_step(self) -> float | None:
+        """Seconds per env step; None before a turn has ended."""
         if len(self._points) < 2:
             return None
         (begin, before), (end, after) = self._points[0], self._points[-1]
-        whole = (budget - after) * (end - begin) / (after - before)
-        return max(0.0, whole - max(0.0, seconds - end))
+        return (end - begin) / (after - before)
+
+    def left(self, seconds: float, budget: int) -> float | None:
+        """Seconds to go at `seconds`, for a run of `budget` env steps; None before a turn has ended."""
+        pace = self.per_step
+        if pace is None:
+            return None
+        end, after = self._points[-1]
+        return max(0.0, (budget - after) * pace - max(0.0, seconds - end))

@@ -50,14 +50,14 @@ class ReportOptions:
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     options = configuration.options(arguments, ReportOptions)
-    out = Path(options.out)
+    out, runs = Path(options.out), list(dict.fromkeys(options.runs))
     evaluations, curves = store.read_evaluations(out), store.read_curves(out)
-    if not options.runs and not evaluations and not curves:
+    if not runs and not evaluations and not curves:
         raise UserError(f"there are no results in {out} and no runs to add; type runs=runs/quickstart-s0 out={out}")
     from lightning_wm.report import show
 
-    if options.runs:
-        new, points = _read(options.runs)
+    if runs:
+        new, points = _read(runs)
         store.write_evaluations(out, store.merged_evaluations(evaluations, new))
         store.write_curves(out, store.merged_curves(curves, points))
         show.show(show.added(new, points, out))
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     for page in options.pages:
         _fill(Path(page), out)
     if options.page:
-        _draw(out, evaluations, curves, options.runs)
+        _draw(out, evaluations, curves, runs)
     return 0
 
 
@@ -113,7 +113,10 @@ def _fill(page: Path, out: Path) -> None:
     from lightning_wm.report.pages import Results, filled
     from lightning_wm.runs.files import write_text
 
-    before = page.read_text(encoding="utf-8")
+    try:
+        before = page.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"pages={page}: not UTF-8 ({error}); expected a page of text, as docs/learning.md") from error
     after = filled(before, Results(store.read_evaluations(out), store.read_curves(out)))
     if after != before:
         write_text(page, after)

@@ -51,9 +51,8 @@ def _marks(marks: Sequence[Published]) -> Any:
 
 
 def _grid(curves: Sequence[Curve]) -> list[int]:
-    """Env steps that the curves of a panel are read at: those of the first run with the fewest points."""
-    runs = [run for curve in curves for run in curve.runs if run]
-    steps = [point.env_steps for point in min(runs, key=len)] if runs else []
+    """Env steps that the curves of a panel are read at: those of all runs, thinned."""
+    steps = sorted({point.env_steps for curve in curves for run in curve.runs for point in run})
     if len(steps) <= POINTS:
         return steps
     return [steps[index] for index in np.linspace(0, len(steps) - 1, POINTS).round().astype(int)]

@@ -48,10 +48,19 @@ class Method:
         return float(np.mean([series.row.ms_per_decision for series in self.series]))
 
 
-def arm(agent: str, settings: str) -> str:
-    """An agent with what was changed of its recipe: `dreamer, updates_per_turn=240`."""
+def arm(agent: str, settings: str, whole: bool = False) -> str:
+    """An agent with what was changed of its recipe, by `whole` keys or their last words: `dreamer, noise=0.1`."""
     changed = {key: value for key, value in json.loads(settings).items() if key != "agent"}
-    return ", ".join([agent, *(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items()))])
+    words = [f"{key if whole else key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items())]
+    return ", ".join([agent, *words])
+
+
+def arms(of: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for each agent with its settings, by whole keys where last words would give two of them the same."""
+    named: dict[str, set[str]] = {}
+    for agent, settings in of:
+        named.setdefault(arm(agent, settings), set()).add(settings)
+    return [arm(agent, settings, whole=len(named[arm(agent, settings)]) > 1) for agent, settings in of]
 
 
 def prefixes(arms: Sequence[Hashable], recipes: Sequence[str]) -> list[str]:
@@ -67,10 +76,11 @@ def methods(rows: Iterable[EvaluationRow]) -> list[Method]:
     series = joined(row for row in rows if row.checkpoint == "last")
     names = labels([replace(each.row, run_settings="{}") for each in series])
     rows = [each.row for each in series]
-    arms = [(Panel(r.task, r.observation, r.env_steps), arm(r.agent, r.run_settings)) for r in rows]
-    recipes = prefixes(arms, [row.recipe for row in rows])
+    changed = arms([(row.agent, row.run_settings) for row in rows])
+    ours = [(Panel(r.task, r.observation, r.env_steps), its) for r, its in zip(rows, changed, strict=True)]
+    recipes = prefixes(ours, [row.recipe for row in rows])
     groups: dict[tuple[Panel, str], dict[int, Series]] = {}
-    for each, name, (panel, its), recipe in zip(series, names, arms, recipes, strict=True):
+    for each, name, (panel, its), recipe in zip(series, names, ours, recipes, strict=True):
         seeds = groups.setdefault((panel, f"{recipe}{its}: {name}"), {})
         kept = seeds.get(each.row.run_seed)
         if kept is None or len(each.returns) > len(kept.returns):
@@ -112,16 +122,16 @@ class Curve:
 
 def curves(rows: Iterable[CurveRow], task: str, observation: str) -> list[Curve]:
     """A task's learning curves: evaluations where a run has three of them, collected episodes otherwise."""
-    arms: dict[str, list[tuple[CurveRow, ...]]] = {}
+    found: dict[str, list[tuple[CurveRow, ...]]] = {}
     runs: dict[tuple[str | int, ...], list[CurveRow]] = {}
     for row in rows:
         if (row.task, row.observation) == (task, observation):
             runs.setdefault(row.run, []).append(row)
-    names = [arm(points[0].agent, points[0].settings) for points in runs.values()]
+    names = arms([(points[0].agent, points[0].settings) for points in runs.values()])
     recipes = prefixes(names, [points[0].recipe for points in runs.values()])
     for points, name, recipe in zip(runs.values(), names, recipes, strict=True):
         judged = [point for point in points if point.kind == "evaluation"]
         chosen = judged if len(judged) >= 3 else [point for point in points if point.kind == "rollout"]
         chosen.sort(key=lambda point: point.env_steps)
-        arms.setdefault(recipe + name, []).append(tuple(chosen))
-    return [Curve(name, tuple(each)) for name, each in sorted(arms.items())]
+        found.setdefault(recipe + name, []).append(tuple(chosen))
+    return [Curve(name, tuple(each)) for name, each in sorted(found.items())]

@@ -85,8 +85,8 @@ def _panel(panel: Panel, found: Sequence[Method], points: Sequence[CurveRow]) ->
     section, learned = Section(str(panel)), curves(points, panel.task, panel.observation)
     marks = published_scores(panel.task, panel.observation, panel.env_steps)
     if learned:
-        chart = charts.learning(learned, marks)
-        section.parts.append(Chart(f"learning-{panel.task.replace('/', '-')}-{panel.observation}", chart))
+        name = f"learning-{panel.task.replace('/', '-')}-{panel.observation}-{panel.env_steps}"
+        section.parts.append(Chart(name, charts.learning(learned, marks)))
     section.parts.append(Table(_RETURNS, [_returns(method) for method in found]))
     if any(len(method.series) < 2 for method in found):
         section.parts.append("A method with one training seed has no interval over training seeds.")

@@ -109,7 +109,8 @@ def _behaviour(rows: Sequence[EvaluationRow], curves: Sequence[CurveRow], first:
         if {"policy", "policy_grad_mpc"} <= pair.keys():
             policy, plan = pair["policy"], pair["policy_grad_mpc"]
             both = [f"{decimal(series.mean)} ({interval(*series.interval)})" for series in (policy, plan)]
-            difference = written(*paired(policy.returns, plan.returns))
+            alike = len(policy.returns) == len(plan.returns)
+            difference = written(*paired(policy.returns, plan.returns)) if alike else "-"
             row = policy.row
             cells.append([f"`{row.recipe}`", str(row.run_seed), *both, difference, _in_training(curves, row)])
     columns = ("recipe", "seed", "`policy`", "`policy_grad_mpc`", "difference, paired")
@@ -139,7 +140,7 @@ def _planner_cells(series: Series, first: Series) -> list[str]:
         interval(*series.interval),
         f"{median(series.returns):.0f}",
         written(*difference) if difference else "",
-        written(*(100 * value / first.mean for value in difference)) if difference and first.mean else "",
+        written(*(100 * value / abs(first.mean) for value in difference)) if difference and first.mean else "",
         _number(series.predicted),
         _number(series.row.model_steps, 0),
     ]

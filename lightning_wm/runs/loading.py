@@ -52,6 +52,8 @@ class LoadedRun:
     trust: bool
     interface: Interface
     """What it sees and does."""
+    folder: Path
+    """Where it was read; of the installation for a model that ships."""
 
     @property
     def model(self) -> WorldModel | None:
@@ -114,7 +116,7 @@ def load_run(path: Path | str, checkpoint: str = "last", plugins: Sequence[str] 
     put_weights(agent, saved.tensors, file)
     agent.eval()
     return LoadedRun(
-        source.run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, interface
+        source.run, config, tree, agent, saved.env_steps, saved.checkpoint, list(plugins), trust, interface, run.path
     )
 
 

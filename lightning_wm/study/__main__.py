@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     status = "status" in arguments
     given = [item for item in arguments if item != "status"]
-    options = configuration.options(given, StudyOptions, {"study": "study=learning"})
+    options = configuration.options(given, StudyOptions, {"study": "learning"})
     from lightning_wm.study import benches, grid, progress
 
     path = grid.study_file(options.study)

@@ -70,11 +70,22 @@ def benches(tree: dict[str, Any], path: Path, out: Path, cells: Sequence[Cell] =
             faults.append(f"bench.{name}={line}: expected a plain name and text, as planner run=zoo:cartpole_swingup")
         elif cells and line.split()[0] != "gradient":
             faults.append(f"bench.{name}={line}: beside arms expected a line that compares runs: gradient episodes=4")
+        elif broken := _unsplit(line):
+            faults.append(f"bench.{name}={line}: {broken}; close the quotes, or take them out")
     if faults:
         raise ConfigError([f"{fault} (in {path})" for fault in faults])
     told = [f"runs={','.join(str(cell.run) for cell in cells)}"] if cells else []
     trained = tuple(cell.env_steps for cell in cells)
     return [Bench(name, (*shlex.split(line), *told), out, trained) for name, line in lines.items()]
+
+
+def _unsplit(line: str) -> str:
+    """Why a line is no list of words; nothing where it is one."""
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def refuse_launch(launch: Launch) -> None:

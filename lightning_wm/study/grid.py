@@ -151,6 +151,14 @@ def read_study(path: Path, size: str) -> Study:
     return study
 
 
+_OWN = {
+    "recipe": "the arm's recipe stands beside them; type recipe: there",
+    "run": "a study has its runs in its own folder; type out=<a folder> on the command line",
+    "seed": "every arm has the study's seeds; type seeds: [0, 1] in the file",
+}
+"""What an arm's overrides cannot say, and where it is said."""
+
+
 def cells(study: Study, out: Path) -> list[Cell]:
     """Every cell, the seeds of an arm beside each other.
 
@@ -161,6 +169,10 @@ def cells(study: Study, out: Path) -> list[Cell]:
     for name, arm in study.single().items():
         typed = dict(token.partition("=")[::2] for token in (*study.overrides, *arm.overrides))
         tokens = (f"recipe={arm.recipe}", *(f"{key}={text}" for key, text in typed.items()))
+        own = [f"arms.{name}: {key}={typed[key]} in overrides: {_OWN[key]}" for key in _OWN if key in typed]
+        if own:
+            faults += own
+            continue
         try:
             loaded = configuration.load(tokens)
         except ConfigError as error:

@@ -105,7 +105,7 @@ class Jobs:
             if code is None:
                 continue
             del self.running[cell]
-            if not (self.stopping and code in (130, 143, -self.received, -signal.SIGTERM)):
+            if code == 0 or not (self.stopping and code in (130, 143, -self.received, -signal.SIGTERM)):
                 mark(cell, code)
                 self.failed += [cell] if code else []
             print(line(cell, "finished" if code == 0 else f"exit {code}", rows_of(cell)), file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from lightning_wm.console.clock import clock
+from lightning_wm.console.pace import Pace
 from lightning_wm.runs.lock import is_locked
 from lightning_wm.runs.metrics import tail
 from lightning_wm.study.grid import Cell
@@ -91,12 +92,10 @@ def seconds_left(cells: Sequence[Cell], jobs: int) -> float | None:
 
 
 def _pace(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds per env step over the end of a run."""
-    timed = [(row["seconds"], row["env_steps"]) for row in rows]
-    if not timed:
-        return None
-    (begin, before), (end, after) = timed[0], timed[-1]
-    return (end - begin) / (after - before) if after > before and end > begin else None
+    """Seconds per env step over the last turns of a run."""
+    pace = Pace()
+    pace.remember(rows)
+    return pace.per_step
 
 
 def overview(cells: Sequence[Cell], jobs: int) -> str:

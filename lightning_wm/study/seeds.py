@@ -84,7 +84,7 @@ def seed_cells(halves: Split) -> list[Cell]:
     """
     from lightning_wm.runs.identity import run_directory
 
-    typed = next((token.removeprefix("run=") for token in halves.fit if token.startswith("run=")), None)
+    typed = next((token.removeprefix("run=") for token in reversed(halves.fit) if token.startswith("run=")), None)
     tokens = [token for token in halves.fit if not token.startswith("run=")]
     cells, faults = [], []
     for seed in halves.seeds:
