@@ -13,7 +13,7 @@ from lightning_wm.runs.sources import ZOO, zoo
 
 
 def test_they_fit_into_a_wheel() -> None:
-    pixels = {"ball_in_cup_catch_pixels", "cartpole_swingup_pixels"}
+    pixels = {"ball_in_cup_catch_pixels", "cartpole_swingup_pixels", "cheetah_run_pixels"}
     learned = {"cartpole_swingup_sac", "walker_walk_sac", "walker_walk_tdmpc"}
     behaviour = {"ball_in_cup_catch", "cartpole_swingup_dreamer", "walker_walk"}
     assert {"cartpole_swingup", *behaviour, *pixels, *learned} <= set(zoo())
