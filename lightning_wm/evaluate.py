@@ -80,7 +80,7 @@ class Contender(NamedTuple):
     """One of the planners that are evaluated."""
 
     name: str
-    """The planner's, with a number where it was asked for more than once."""
+    """The planner's, or what was typed where several have it; with a number where that is the same too."""
     planner: PlannerSettings
     actor: Actor
 
@@ -104,7 +104,7 @@ def _load(options: EvaluateOptions) -> tuple[LoadedRun, list[Contender], str]:
     loaded = loaded.perturbed(options.perturb)
     apart = "".join(f"-{name}{factor:g}" for name, factor in options.perturb.changed().items())
     actors = [loaded.agent.actor(build("planner", planner), seed=options.seed) for planner in planners]
-    contenders = [Contender(*each) for each in zip(_names(planners), planners, actors, strict=True)]
+    contenders = [Contender(*each) for each in zip(_names(planners, names), planners, actors, strict=True)]
     return loaded, contenders, options.name or f"eval-{loaded.env_steps}-s{options.seed}{apart}"
 
 
@@ -131,7 +131,8 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
                 result.save(files[len(results) - 1])
     finally:
         if results:
-            show([result.as_json() for result in results])
+            named = zip(results, contenders, strict=False)  # fewer results where something ended it
+            show([{**result.as_json(), "planner": each.name} for result, each in named])
     films = _films(loaded, contenders, options.seed, stem) if options.video else []
     return files + films + (_plans(loaded, contenders, options, stem) if options.plans else [])
 
@@ -158,13 +159,14 @@ def _played(
                 meter=meter,
                 label=f"{name} ({number} of {len(contenders)})",
             )
-            meter.say(line(result))
+            meter.say(line(result, name))
             yield result
 
 
-def _names(planners: Sequence[PlannerSettings]) -> list[str]:
-    """The planners' names, with a number where one was asked for more than once."""
-    names = [planner.name for planner in planners]
+def _names(planners: Sequence[PlannerSettings], typed: Sequence[str]) -> list[str]:
+    """What each is called; see `Contender.name`."""
+    own = [planner.name for planner in planners]
+    names = [word if own.count(name) > 1 else name for name, word in zip(own, typed, strict=True)]
     counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
     return [name if count == 1 else f"{name}-{count}" for name, count in zip(names, counts, strict=True)]
 

@@ -33,6 +33,27 @@ def test_several_planners_share_their_episodes(copy: Callable[[], Path], capsys:
         assert content["ms_per_decision"]["median"] > 0
 
 
+def test_settings_of_one_planner_are_told_apart(copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy()
+    typed = ["grad_mpc_adam", "grad_mpc_lbfgs", "grad_mpc_lbfgs", "cem"]
+    small = ["planner.horizon=3", "planner.candidates=4", "planner.iterations=1", "planner.elites=2"]
+    assert evaluate([f"run={run}", f"planner={','.join(typed)}", *small, "episodes=1", "name=mine"]) == 0
+    called = ["grad_mpc_adam", "grad_mpc_lbfgs", "grad_mpc_lbfgs-2", "cem"]
+    assert sorted(path.name for path in (run / "evaluations").glob("mine-*")) == sorted(
+        f"mine-{n}.json" for n in called
+    )
+    rows = [text.split()[1] for text in capsys.readouterr().out.splitlines() if text.startswith("│ ")]
+    assert [row for row in rows if "_" in row or row == "cem"] == called
+
+
+def test_an_actor_takes_fields_of_its_planner(trained: Path) -> None:
+    plans = load_actor(trained, "cem", fields={"candidates": 7, "elites": 2, "objective": {"discount": 0.5}})
+    settings = plans.planner.config
+    assert (settings.candidates, settings.objective.discount) == (7, 0.5)
+    with pytest.raises(UserError, match=r"planner\.sizes=7: planner 'cem' has no such field"):
+        load_actor(trained, "cem", fields={"sizes": 7})
+
+
 def test_what_a_planner_lacks_is_said_before_another_has_played(
     copy: Callable[[], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,6 +160,8 @@ def _kind(kind: object) -> str:
     for member in members(kind):
         if get_origin(member) is Literal:
             words += map(str, get_args(member))
+        elif get_origin(member) is list:
+            words.append(f"list[{_kind(*get_args(member))}]")
         elif isinstance(member, type) and not get_args(member):
             words.append("null" if member is type(None) else member.__name__)
         else:

@@ -36,11 +36,12 @@ class Banner:
         self._begun = True
         run, about = run_directory(loaded), dict(recipe_names()).get(config.recipe or "")
         goes_on = " (goes on)" if (run / "config.yaml").is_file() else ""
-        held = config.task.action_repeat
+        repeat = config.task.action_repeat
+        held = "env step" if repeat == 1 else f"{repeat} env steps"
         _say("run", f"{run}{goes_on}")
         if about:
             _say("recipe", f"{config.recipe}: {about}")
-        _say("task", f"{config.task.name} from {SEEN[config.observation.kind]}, an action every {held} env steps")
+        _say("task", f"{config.task.name} from {SEEN[config.observation.kind]}, an action every {held}")
         _say("agent", f"{config.agent.name} with {config.model.name}, collects with {config.planner.name}")
         _say("budget", f"{config.env_steps:,} env steps, seed {config.seed}")
 

@@ -115,13 +115,18 @@ def values(command: str, key: str, before: Sequence[str], typed: str = "") -> It
         return [*names(), "list"]
     if key == "study":
         return [path.stem for path in (root() / "study").glob("*.yaml")]
-    if key in GROUPS:
-        return {*choices(key), *(registry.sketches(key) if key not in ("observation", "trainer") else ())}
+    if key in GROUPS or key == "planners":
+        group = key.removesuffix("s") if key == "planners" else key
+        words = {*choices(group), *(registry.sketches(group) if group not in ("observation", "trainer") else ())}
+        last = typed.rpartition(",")
+        return {f"{last[0]}{last[1]}{word}" for word in words}
     if key in ("run", "out", "runs"):
         import argcomplete
 
+        from lightning_wm.runs.sources import zoo
+
         found: list[str] = argcomplete.completers.FilesCompleter()(typed)
-        return found
+        return [*found, *(f"zoo:{name}" for name in zoo() if key == "run")]
     kind = _kinds(command, before).get(key)
     listed = [str(word) for member in members(kind) if get_origin(member) is Literal for word in get_args(member)]
     return [*listed, *(["true", "false"] if bool in members(kind) else [])]

@@ -55,8 +55,7 @@ def _split(name: str) -> tuple[str, str]:
     known = {f"{domain}_{task}": (domain, task) for domain, task in suite().ALL_TASKS}
     if name not in known:
         raise UserError(
-            f"dm_control's suite has no task {name!r}{nearest(name, known)} "
-            "`lightning_wm.envs.task_names()` lists them all"
+            f"dm_control's suite has no task {name!r}{nearest(name, known)} `lightning_wm tasks` lists them all"
         )
     return known[name]
 

@@ -46,7 +46,7 @@ class PixelConfig:
     units: Count = 256
     """Width of the hidden layer that `patches` are rebuilt from, and of what is held against a code."""
     every: Count = 1
-    """Every how manieth picture of a batch is rebuilt from `patches`: neighbours in time teach much the same."""
+    """One picture in so many of a batch is rebuilt from `patches`: neighbours in time teach much the same."""
     shift: Natural = 0
     """Pixels that pictures are moved by at most before they are encoded, the same for a whole window, of `patches` in
     whole squares of two; what is rebuilt is where it was."""

@@ -97,11 +97,11 @@ def _cells(evaluation: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def line(evaluation: Evaluation) -> str:
-    """One evaluation in a line, for while others are still being played."""
+def line(evaluation: Evaluation, name: str = "") -> str:
+    """One evaluation in a line, for while others are still being played; `name` in place of the planner's own."""
     alone = evaluation.latency_ms
     cost = "" if alone is None else f", {alone.median:.1f} ms a decision alone"
-    return f"{evaluation.planner}: return {decimal(evaluation.mean)} over {evaluation.episodes} episodes{cost}"
+    return f"{name or evaluation.planner}: return {decimal(evaluation.mean)} over {evaluation.episodes} episodes{cost}"
 
 
 def show(evaluations: Sequence[Mapping[str, Any]]) -> None:

@@ -158,6 +158,7 @@ def load_actor(
     seed: int = 0,
     plugins: Sequence[str] = (),
     trust: bool = False,
+    fields: Mapping[str, Any] | None = None,
 ) -> Actor:
     """What plays, from a run directory or a model folder, for a loop of your own.
 
@@ -168,6 +169,7 @@ def load_actor(
         seed: of the planner's draws.
         plugins: modules to import first.
         trust: import the plugins that the run's config.yaml names.
+        fields: of the planner, on top of its settings: `{"candidates": 4, "objective": {"value_doubt": 0}}`.
 
     Returns:
         A `protocols.Actor`: `actor.reset()`, then `actor.act(observation)` at every decision; every action is to be
@@ -178,7 +180,7 @@ def load_actor(
         UserError: it is neither, or it is damaged.
     """
     loaded = load_run(run, checkpoint, plugins, trust)
-    settings = planner_config(loaded, planner or loaded.config.planner.name, {})
+    settings = planner_config(loaded, planner or loaded.config.planner.name, fields or {})
     actor = loaded.agent.actor(build("planner", settings), seed=seed)
     if isinstance(actor, WorldModelActor):
         actor.intake.layout = loaded.interface.layout

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_wm.agents.planet import PlaNet
 from lightning_wm.errors import UserError
 from lightning_wm.planning.policy_rollouts import mode
 from lightning_wm.playing.actor import WorldModelActor
@@ -78,6 +79,11 @@ def policy_step(loaded: LoadedRun) -> PolicyStep:
     Raises:
         UserError: it has learned none.
     """
+    if isinstance(loaded.agent, PlaNet) and "policy" not in loaded.agent.learned():
+        raise UserError(
+            f"a policy's file needs a policy, but this run learned none (agent={loaded.config.agent.name}); type "
+            "format=folder for the model, or train with agent=dreamer"
+        )
     actor = loaded.agent.actor(build("planner", planner_config(loaded, "policy", {})))
     if not isinstance(actor, WorldModelActor):
         raise UserError(f"agent={loaded.config.agent.name} acts by code of its own; expected a model and a policy")

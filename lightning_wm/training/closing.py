@@ -102,6 +102,7 @@ def _video(experiment: Experiment, env_steps: int, again: bool) -> Path | None:
         film(env, actor, settings.final_seed, path)
         for tracker in trackers(experiment.trainer.loggers):
             tracker.log_film("evaluation/video", path)
+        experiment.state.signals.poll()  # what comes while ffmpeg is being started raises nothing
     except LightningWMError as error:
         print(f"no video: {error}", file=sys.stderr)
         return None
