@@ -82,7 +82,6 @@ def test_planners_that_no_recipe_names_take_their_defaults(copy: Callable[[], Pa
     assert content["model_steps"] == 0
 
 
-@pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot render")
 @pytest.mark.parametrize(
     ("environments", "episodes", "wanted"), [(10, 20, 10), (10, 11, 6), (10, 12, 6), (10, 3, 3), (4, 10, 4), (5, 0, 1)]
 )
@@ -90,6 +89,7 @@ def test_no_more_environments_than_the_rounds_need(environments: int, episodes: 
     assert side_by_side(environments, episodes) == wanted
 
 
+@pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot render")
 def test_a_video_has_a_frame_for_every_decision(copy: Callable[[], Path]) -> None:
     run = copy()
     assert evaluate([f"run={run}", "planner=random", "episodes=1", "video=true"]) == 0

@@ -123,8 +123,7 @@ def test_without_the_dynamics_states_have_no_graph() -> None:
     assert seen.mean.requires_grad
     assert not any(value.requires_grad for value in seen.states.values())
     assert [p.grad for p in policy.parameters()] == [None] * len(list(policy.parameters()))
-    seen.mean.sum().backward()
-    assert all(p.grad is not None for p in policy.parameters())
+    assert all(g.isfinite().all() for g in torch.autograd.grad(seen.mean.sum(), list(policy.parameters())))
 
 
 def test_frozen_modules_keep_their_gradients_and_thaw_after_an_error() -> None:

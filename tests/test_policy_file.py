@@ -98,7 +98,8 @@ def test_every_kind_of_belief(kind: str, write: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_written(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = f"out={tmp_path / 'policy.onnx'}"
     assert export([f"run={trained}", out, "format=onnx"]) == 2
-    assert "this run learned none (agent=planet); type format=folder" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a policy's file needs a policy, but this run learned none (agent=planet); type format=folder" in said
     assert export(["run=zoo:ball_in_cup_catch", out, "format=onnx", "push=hub:me/x"]) == 2
     assert "type format=folder" in capsys.readouterr().err
     assert export(["run=zoo:ball_in_cup_catch", out, "format=onx"]) == 2
