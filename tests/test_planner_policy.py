@@ -18,7 +18,7 @@ from lightning_wm.models.freezing import frozen
 from lightning_wm.planners.grad_mpc import GradMPC, GradMPCConfig
 from lightning_wm.planning import Objective, problem_of
 from lightning_wm.planning.base import POLICY, ZERO
-from lightning_wm.planning.compiled import _modules, use_cache
+from lightning_wm.planning.compiled import use_cache
 from lightning_wm.planning.policy_rollouts import draw, rollouts
 from lightning_wm.planning.search import Search
 from lightning_wm.protocols import State
@@ -80,12 +80,12 @@ def test_mppi_s_zero_candidate_takes_no_rollout_s_place(candidates: int, zeros: 
     assert (origin == ZERO).sum(1).tolist() == [zeros] * 2
 
 
-def test_weights_are_fixed_only_while_compiled_code_runs() -> None:
-    """A compiled backward pass would compute their gradients too; afterwards they are as they were."""
+def test_weights_are_fixed_only_while_a_graph_is_built_through_them() -> None:
+    """Its backward pass would compute their gradients too; afterwards they are as they were."""
     model = recurrent()
     model.ending.requires_grad_(False)
     before = [weight.requires_grad for weight in model.parameters()]
-    with frozen(*_modules(problem_of(model))):
+    with frozen(model):
         assert not any(weight.requires_grad for weight in model.parameters())
     assert [weight.requires_grad for weight in model.parameters()] == before
     assert set(before) == {True, False}
@@ -113,7 +113,10 @@ def test_a_score_is_compiled_once_for_all_actors_of_a_model(
         graphs.append(len(inputs))
         return graph
 
-    monkeypatch.setattr(torch, "compile", lambda call, dynamic: compile(call, dynamic=dynamic, backend=counting))
+    def watched(call: Any, dynamic: bool, options: Any) -> Any:
+        return compile(call, dynamic=dynamic, backend=counting)
+
+    monkeypatch.setattr(torch, "compile", watched)
     objective = Objective(terminal_value=terminal_value)
     config = GradMPCConfig(horizon=3, iterations=2, candidates=4, compile=True, objective=objective)
 
@@ -134,6 +137,15 @@ def test_a_score_is_compiled_once_for_all_actors_of_a_model(
     assert evaluated(one, environments=3) == (2, 2)
     assert evaluated(other)[1] == 3
     assert evaluated(one)[1] == 3
+
+
+def test_a_score_without_a_gradient_is_not_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    model = recurrent()
+    problem = replace(problem_of(model), reward=lambda state: model.reward(state).detach())
+    planner = build("grad_mpc", horizon=3, iterations=2, candidates=4, compile=True)
+    with pytest.raises(UserError, match="the model's reward has no gradient with respect to the state"):
+        planner.plan(problem, model.initial(2), None, generators(2))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

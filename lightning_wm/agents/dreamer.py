@@ -172,7 +172,7 @@ class Dreamer(PlaNet):
     def learned(self, explore: bool = False) -> dict[str, Any]:
         """Policy and critics for planners, and the discount that the critics' values are of."""
         discount = self.config.discount
-        # Methods, so that a compiled planner sees whose weights it has to hold.
+        # Methods, which are equal for actors of the same agent: what is compiled is kept by them.
         if explore and self.explorer is not None:
             return {"policy": self._exploring_policy_of, "values": self._exploring_values_of, "discount": discount}
         return {"policy": self._policy_of, "values": self._values_of, "discount": discount}

@@ -54,7 +54,7 @@ class GradMPCConfig(Ascent, PlannerConfig):
     colour: Weight = 0.0
     """Exponent b of the starts' spectrum 1/f^b: 0 white, 1 pink, 2 red (smooth)."""
     compile: bool = False
-    """Compile the score's gradient with torch.compile: minutes once per shape, seconds where it is in the cache."""
+    """Compile score and gradient with torch.compile: half a minute once per shape, seconds where it is in the cache."""
 
 
 @register("planner", "grad_mpc")
