@@ -171,6 +171,8 @@ def test_rows_of_the_picture(tmp_path: Path) -> None:
     write_rows([one], tmp_path / "rows.csv")
     (row,) = csv.DictReader((tmp_path / "rows.csv").read_text().splitlines())
     assert (row["planner"], row["budget_ms"], row["busy_ms"], row["return"]) == ("cem", "40.0", "30.0", "9.0")
+    write_rows([played(30, 0.034)], tmp_path / "small.csv")
+    assert next(csv.DictReader((tmp_path / "small.csv").read_text().splitlines()))["return"] == "0.034"
     assert (row["candidates"], row["low95"], row["episodes"]) == ("", "", "1")  # neither is known of one episode
 
 

@@ -15,6 +15,7 @@ from torchrl.envs.model_based import ModelBasedEnvBase
 from torchrl.modules import CEMPlanner, MPCPlannerBase
 
 from lightning_wm.errors import UserError
+from lightning_wm.planning import Objective
 from lightning_wm.planning.torchrl_adapter import TorchRLPlanner
 from tests.test_planner_contract import build
 
@@ -90,6 +91,34 @@ def test_warm_start_within_an_episode_only() -> None:
     state["is_init"] = ~state["is_init"]
     assert planner._warm(state, state["x"])["valid"].tolist() == [False]
     assert planner._warm(state.exclude("is_init"), state["x"]) is None
+
+
+def test_the_planners_own_objective_counts() -> None:
+    """Where acting costs a thousand times what it earns, nothing is done; a discount of 0.01 sees one step."""
+    costly = TorchRLPlanner(PointEnv(), build("grad_mpc", horizon=6, objective=Objective(action_cost=1000.0)))
+    state = TensorDict({"x": torch.tensor([[1.0, -1.0]])}, [1])
+    assert costly(state.clone())["action"].abs().max() < 0.01
+    assert TorchRLPlanner(PointEnv(), build("cem"), discount=0.9)._problem.discount == 0.9
+    short = build("cem", objective=Objective(discount=0.01, continues=False))
+    assert TorchRLPlanner(PointEnv(), short, discount=0.9)._problem.discount == 0.01
+    assert TorchRLPlanner(PointEnv(), short)._problem.continues is None
+
+
+@pytest.mark.parametrize("fields", [{"terminal_value": True}, {"disagreement": 0.5}, {"value_doubt": 0.5}])
+def test_what_an_environment_cannot_tell_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"objective\.{next(iter(fields))}=.*no such head"):
+        TorchRLPlanner(PointEnv(), build("cem", objective=Objective(**fields)))
+
+
+def test_a_plan_serves_one_decision() -> None:
+    with pytest.raises(UserError, match=r"replan=3: .*expected replan=1"):
+        TorchRLPlanner(PointEnv(), build("cem", replan=3))
+
+
+def test_collocation_would_move_the_rewards() -> None:
+    planner = TorchRLPlanner(PointEnv(), build("collocation", horizon=4, iterations=2))
+    with pytest.raises(UserError, match="continues, reward would be moved"):
+        planner(TensorDict({"x": torch.zeros(1, 2)}, [1]))
 
 
 def test_no_bounds_no_planner() -> None:

@@ -81,6 +81,30 @@ def test_the_belief_follows_what_was_really_sent() -> None:
     pytest.fail("no prefix of what was seen and sent gives the belief")
 
 
+def test_after_decisions_of_others_the_plan_before_is_moved_on_by_all_of_them() -> None:
+    """Planned once, then three decisions are only watched: what was due one decision later is three older."""
+    actor = load_actor("zoo:cartpole_swingup", planner="cem", fields={"horizon": 6, "candidates": 20, "elites": 4})
+    robot = Robot("cartpole", "swingup", 8)
+    observation = robot.observe()
+    actor.act(observation)
+    due = next(value for value in actor._memory.exclude("valid").values())[0].clone()
+    remembered: list[Any] = []
+    plan = actor.planner.plan
+
+    def watched(problem: Any, state: Any, memory: Any, generators: Any) -> Any:
+        remembered.append(memory.clone())
+        return plan(problem, state, memory, generators)
+
+    actor.planner.plan = watched
+    for _ in range(3):
+        actor.watch(observation, np.zeros(1))
+    actor.act(observation)
+    assert remembered[0]["valid"].tolist() == [True]
+    moved = next(value for value in remembered[0].exclude("valid").values())[0]
+    assert torch.equal(moved, torch.cat([due[3:], torch.zeros(3, 1)]))
+    assert due[3:5].any(), "moving zeros shows nothing"
+
+
 def test_it_ends_when_nothing_more_is_seen() -> None:
     robot = Robot(*CUP)
     report = load_actor("zoo:ball_in_cup_catch").run_at(

@@ -26,7 +26,7 @@ def write_rows(played: Sequence[Played], path: Path) -> None:
         e = games.evaluation
         sizes = [e.settings.get(name) for name in ("candidates", "iterations")]
         numbers = [games.busy_ms, e.model_steps, e.mean, *e.interval95]
-        shown = [None if number is None else f"{number:.1f}" for number in numbers]
+        shown = [None if number is None else round(float(number), 6) for number in numbers]
         rows.append([games.label, games.budget_ms, games.value, *sizes, *shown, len(e.returns), e.seed])
     save_csv(path, COLUMNS, rows)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.config.fields import Count, Positive, Weight, settings
+from lightning_wm.errors import UserError
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Adam, Ascent, ascend
 from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult
@@ -56,7 +57,8 @@ class CollocationConfig(PlannerConfig):
     state_step: Positive = 0.05
     """Of the states' steps (Adam)."""
     state_noise: Weight = 0.05
-    """Standard deviation of the noise on the states in the first iteration; it falls to 0 at the last."""
+    """Standard deviation of the noise on the states before the first iteration; it falls by equal steps to 0 after the
+    last, which adds none."""
     penalty: Weight = 1.0
     """Weight of the squared distance between a state and what the model makes of the one before."""
     through_states: bool = False
@@ -95,6 +97,9 @@ class Collocation(BasePlanner):
     def _relax(self, search: Search, actions: Tensor, how: Ascent, iterations: range) -> Tensor:
         """Actions `[E, N, H, A]` after steps on states and actions together, from the actions' rollout on."""
         c, rollout = self.config, search.unroll(actions)
+        if rollout.keys() != search.state.keys():
+            answers = ", ".join(sorted(rollout.keys() - search.state.keys()))
+            raise UserError(f"collocation moves states, and {answers} would be moved as one; type planner=grad_mpc")
         fixed = {name: value for name, value in rollout.items() if not value.is_floating_point()}
         names = [name for name in rollout if name not in fixed]
         moving = [_moving(rollout[name], search.state[name]) for name in names]

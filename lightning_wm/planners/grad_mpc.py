@@ -77,7 +77,7 @@ class GradMPC(BasePlanner):
         origin = torch.full(candidates.shape[:2], RANDOM, device=candidates.device)
         previous, valid = starts.valid_rows(memory, "actions", candidates[:, 0])
         candidates, origin = starts.put(candidates, origin, 0, previous, valid, PREVIOUS)
-        if c.zero:
+        if c.zero and c.candidates > 1:  # a single one is the previous plan where there is one
             everywhere = torch.ones_like(valid)
             candidates, origin = starts.put(candidates, origin, -1, torch.zeros_like(previous), everywhere, ZERO)
         return candidates, origin

@@ -40,13 +40,13 @@ class ICEMConfig(SamplerConfig):
     shrink: Annotated[float, Field(ge=1)] = 1.25
     """Factor by which every iteration has fewer candidates, never fewer than twice the elites."""
     keep: Natural = 5
-    """Elites that stay in the race."""
+    """Elites that stay in the race; at most half of an iteration's candidates, so that others are drawn."""
     momentum: Share = 0.1
     """Share of the old mean and standard deviation in the new."""
 
     def kept(self) -> int:
-        """Elites that stay: at most as many as there are."""
-        return min(self.keep, self.elites)
+        """Elites that stay: at most as many as there are, and half of the candidates."""
+        return min(self.keep, self.elites, self.candidates // 2)
 
     def population(self, iteration: int) -> int:
         """Candidates of an iteration."""
@@ -77,7 +77,8 @@ class ICEM(BasePlanner):
             if c.zero:
                 candidates, origin = with_zero(candidates, origin, slot=min(c.kept(), candidates.shape[1] - 1))
             add_mean = torch.full_like(warm, iteration == c.iterations - 1) | (warm & (iteration == 0))
-            candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, FITTED if iteration else PREVIOUS)
+            candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, FITTED)
+            candidates, origin = starts.put(candidates, origin, -1, mean, warm & (iteration == 0), PREVIOUS)
             first = (remembered, warm, PREVIOUS)
             stay, stays, source = first if elites is None else (elites, torch.ones_like(warm), RANDOM)
             for slot in range(c.kept()):

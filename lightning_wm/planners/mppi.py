@@ -48,6 +48,14 @@ class MPPIConfig(SamplerConfig):
     """Standard deviation of the first iteration, and the largest of all."""
     min_std: Weight = 0.05
 
+    def __post_init__(self) -> None:
+        """Refuse a floor of the deviation that is above its ceiling, too."""
+        super().__post_init__()
+        if self.min_std > self.init_std:
+            raise ValueError(
+                f"planner.min_std={self.min_std}: above planner.init_std={self.init_std}; expected at most that"
+            )
+
 
 @register("planner", "mppi")
 class MPPI(BasePlanner):

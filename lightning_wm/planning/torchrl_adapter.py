@@ -11,6 +11,9 @@ from torchrl.modules import MPCPlannerBase
 
 from lightning_wm import rng
 from lightning_wm.errors import UserError
+from lightning_wm.planning.objective import Objective
+from lightning_wm.planning.problem import terms_of
+from lightning_wm.planning.settings import PlannerConfig
 from lightning_wm.protocols import Planner, Problem, State
 
 
@@ -23,14 +26,16 @@ class TorchRLPlanner(MPCPlannerBase):  # type: ignore[misc]
     Args:
         env: stateless (not batch-locked), with a one-dimensional `Bounded` action spec; for gradient planners its
             step must be differentiable.
-        planner: any planner of ours.
+        planner: one of ours that plans at every decision and needs no policy; not collocation, which would move the
+            rewards in the environment's answer as if they were states.
         seed: of the stream planner; decisions are counted from 0.
-        discount: per step, in (0, 1].
+        discount: per step, in (0, 1]; a discount of the planner's objective overrules it.
         reward_key: of the reward inside `next`.
         action_key: of the action.
 
     Raises:
-        UserError: the action spec has no finite bounds.
+        UserError: the action spec has no finite bounds, the planner's objective asks for a value, critics or an
+            ensemble, or its plans are to serve several decisions.
     """
 
     def __init__(
@@ -48,14 +53,17 @@ class TorchRLPlanner(MPCPlannerBase):  # type: ignore[misc]
             spec.space.low.isfinite().all() & spec.space.high.isfinite().all()
         ):
             raise UserError(f"a planner needs finite action bounds, but the environment's action_spec is {spec}")
+        objective = planner.config.objective if isinstance(planner.config, PlannerConfig) else Objective()
+        _check(planner, objective)
         self.planner, self.seed = planner, seed
         self.reward_key, self.action_key = reward_key, action_key
         self._problem = Problem(
             action=spec.shape[-1],
             imagine=self._imagine,
             reward=lambda state: state["reward"],
-            continues=lambda state: state["continues"],
-            discount=discount,
+            continues=None if objective.continues is False else lambda state: state["continues"],
+            discount=discount if objective.discount is None else objective.discount,
+            terms=terms_of(objective),
         )
         self._decision = 0
         self._memory: TensorDictBase | None = None
@@ -100,3 +108,13 @@ class TorchRLPlanner(MPCPlannerBase):  # type: ignore[misc]
         memory = self._memory.clone()
         memory["valid"] = memory["valid"] & ~begins.flatten(1).any(1)
         return memory
+
+
+def _check(planner: Planner, objective: Objective) -> None:
+    """Refuse what an environment cannot tell, and what a policy that is asked at every step cannot do."""
+    for name in ("terminal_value", "disagreement", "value_doubt"):
+        weight = getattr(objective, name)
+        if weight:
+            raise UserError(f"objective.{name}={weight}: a TorchRL environment has no such head; leave it at 0")
+    if planner.config.replan != 1:
+        raise UserError(f"replan={planner.config.replan}: TorchRL asks for every action by itself; expected replan=1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lightning_wm import rng
 from lightning_wm.models.ambient import settled
+from lightning_wm.planning.starts import shift
 from lightning_wm.playing.observation import ObservationIntake, Observed
 from lightning_wm.playing.realtime import ControlReport, run_at
 from lightning_wm.protocols import Planner, Problem, State, WorldModel
@@ -222,7 +224,7 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     def _think(self, state: State) -> None:
         """Plan; environments that are still executing theirs keep it."""
         start = time.perf_counter()
-        plan = self.planner.plan(self.problem, state, self._memory, self._generators("planner"))
+        plan = self.planner.plan(self.problem, state, self._due(), self._generators("planner"))
         self.milliseconds = 1e3 * (time.perf_counter() - start) / len(self._first)
         self.plan = plan
         replan = self._replan
@@ -236,11 +238,23 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
         self._memory = plan["memory"].apply(lambda new, old: _chosen(due, new, old), self._memory)
         self._used = torch.where(due, 0, self._used)
 
+    def _due(self) -> TensorDictBase:
+        """What is remembered, moved on by the decisions that others took since it was due."""
+        memory, late = self._memory, (self._used - self._replan).clamp(min=0)
+        for steps in late[late > 0].unique().tolist():
+            memory = memory.apply(partial(_moved_on, late == steps, steps))
+        return memory
+
     def _generators(self, stream: str) -> list[torch.Generator]:
         return [
             rng.generator(self.seed, stream, self.rank, episode, decision)
             for episode, decision in zip(self._first, self._decision, strict=True)
         ]
+
+
+def _moved_on(rows: Tensor, steps: int, plans: Tensor) -> Tensor:
+    """Plans `[E, ..., H, A]` shifted in time in the rows `[E]` that are True; what is no plan stays."""
+    return _chosen(rows, shift(plans, steps), plans) if plans.ndim > 2 else plans
 
 
 def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
