@@ -178,6 +178,7 @@ def test_the_simulator_is_swept(trained: Path, tmp_path: Path) -> None:
         (["sweep.of=zero", "sweep.values=1"], "planner grad_mpc has no such number"),
         (["sweep.of=perturb.mas", "sweep.values=1"], "did you mean 'mass'"),
         (["sweep.of=candidates", "sweep.values=1,0"], "planner.candidates=0: expected at least 1"),
+        (["sweep.of=iterations", "sweep.values=2.5"], "sweep.values=2.5"),
         (["sweep.of=candidates", "sweep.values=1", "budgets_ms=10"], "a picture has one axis"),
     ],
 )

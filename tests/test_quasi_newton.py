@@ -96,6 +96,8 @@ def test_the_mean_of_a_basin_is_not_between_peaks() -> None:
 def test_a_single_candidate_has_no_basin() -> None:
     with pytest.raises(ValueError, match=r"planner\.execute=basin: .* type planner\.execute=best"):
         build("grad_mpc", execute="basin", candidates=1)
+    with pytest.raises(ValueError, match=r"basin: planner\.elites=1, a single candidate, has no neighbours"):
+        build("random_shooting", execute="basin")
 
 
 def test_the_far_peak_is_reached_and_kept() -> None:

@@ -81,7 +81,9 @@ def _set(label: str, config: PlannerSettings, name: str, value: float) -> Planne
         )
     number = int(value) if isinstance(own, int) and value.is_integer() else value
     try:
-        return with_knob(config, name, int(number)) if name in KNOBS else replace(config, **{name: number})
+        if name in KNOBS and isinstance(number, int):
+            return with_knob(config, name, number)
+        return replace(config, **{name: number})
     except ValueError as error:
         raise UserError(f"sweep.values={value:g}: {error}") from None
 

@@ -37,7 +37,8 @@ class PlannerConfig:
         own = vars(self)
         elites, candidates = own.get("elites"), own.get("candidates")
         if self.execute == "basin" and 1 in (elites, candidates):
-            raise ValueError("planner.execute=basin: a single candidate has no neighbours; type planner.execute=best")
+            single = "a single candidate" if candidates == 1 else "planner.elites=1, a single candidate,"
+            raise ValueError(f"planner.execute=basin: {single} has no neighbours; type planner.execute=best")
         if elites is not None and candidates is not None and elites > candidates:
             raise ValueError(
                 f"planner.elites={elites}: more elites than candidates={candidates}; expected at most that"
