@@ -141,7 +141,7 @@ class BaseAgent(pl.LightningModule, ABC):
         """Whether this update is logged: every `Trainer.log_every_n_steps`-th."""
         # In step with Lightning, which hands the last logged values to the loggers again at any other update.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (self.global_step + 1) % every == 0
+        return every > 0 and (self.global_step + 1) % every == 0
 
     def record(self, measured: dict[str, Tensor]) -> None:
         """Log under `train/`."""

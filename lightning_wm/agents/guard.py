@@ -111,7 +111,7 @@ class UpdateGuard:
 
     def _first(self, module: pl.LightningModule) -> tuple[int, str]:
         """Of the batch, the losses and the gradients, in this order, the first that is not finite."""
-        batch = {} if self._batch is None else {f"batch/{k}": v for k, v in self._batch.items()}
+        batch = {} if self._batch is None else {f"batch/{k}": v for k, v in self._batch.flatten_keys("/").items()}
         gradients = {f"the gradient of {name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
         for order, tensors in enumerate((batch, self._measured, gradients)):
             for name, value in tensors.items():
