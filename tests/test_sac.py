@@ -18,7 +18,7 @@ from lightning_wm.agents.sac import SAC
 from lightning_wm.agents.soft_actor_critic import SACConfig
 from lightning_wm.config import shipped
 from lightning_wm.config.load import load
-from lightning_wm.errors import UserError
+from lightning_wm.errors import NumericsError, UserError
 from lightning_wm.evaluate import main as evaluate
 from lightning_wm.export import main as export
 from lightning_wm.fit import main as fit
@@ -122,7 +122,10 @@ def test_the_slow_critics_follow() -> None:
 
 
 class Batches:
-    """Four batches; the third cannot be learned from."""
+    """Four batches, of which some cannot be learned from."""
+
+    def __init__(self, *bad: int) -> None:
+        self.bad = bad
 
     def __len__(self) -> int:
         return 4
@@ -130,20 +133,38 @@ class Batches:
     def __iter__(self) -> Iterator[TensorDict]:
         for number in range(4):
             rows = batch()
-            rows["next", "reward"][0] = math.nan if number == 2 else 1.0
+            rows["next", "reward"][0] = math.nan if number in self.bad else 1.0
             yield rows
 
 
-def test_a_skipped_update_moves_no_slow_critic(tmp_path: Path) -> None:
-    sac, watch = agent(tau=0.5), Watch()
+def learn(sac: SAC, batches: Batches, folder: Path, *callbacks: pl.Callback, every: int = 1) -> None:
+    """Four updates in a Trainer that logs every so many."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(many workers|val_dataloader|validation_step).*")
         trainer = pl.Trainer(
             accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, callbacks=[watch], default_root_dir=tmp_path,
-            log_every_n_steps=1,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks), default_root_dir=folder,
+            log_every_n_steps=every,
         )  # fmt: skip
-        trainer.fit(sac, Batches())
+        trainer.fit(sac, batches)
+
+
+def test_what_is_not_finite_in_transitions_is_named(tmp_path: Path) -> None:
+    """Their batches are nested."""
+    with pytest.raises(NumericsError, match=r"3 updates in a row .* bad tensor is batch/next/reward; its batch is"):
+        learn(agent(), Batches(1, 2, 3), tmp_path)
+    assert (tmp_path / "bad_batch-rank0.pt").is_file()
+
+
+def test_a_trainer_may_log_nothing(tmp_path: Path) -> None:
+    sac = agent()
+    learn(sac, Batches(), tmp_path, every=0)
+    assert sac.global_step == 4
+
+
+def test_a_skipped_update_moves_no_slow_critic(tmp_path: Path) -> None:
+    sac, watch = agent(tau=0.5), Watch()
+    learn(sac, Batches(2), tmp_path, watch)
     assert sac.guard.skipped == 1
     states = [state["agent"] for state in watch.states]
     assert equal(states[1], states[2])

@@ -72,8 +72,7 @@ def draw(done: Sequence[Played], picture: Path, name: str) -> None:
 
 def _set(label: str, config: PlannerSettings, name: str, value: float) -> PlannerSettings:
     own = vars(config).get(name)
-    truths = {key for key, held in vars(config).items() if isinstance(held, bool)}
-    numbers = [key for key, held in vars(config).items() if isinstance(held, int | float) and key not in truths]
+    numbers = [key for key, held in vars(config).items() if type(held) in (int, float)]  # a truth value is an int, too
     if name not in numbers:
         raise UserError(
             f"sweep.of={name}: planner {label} has no such number{hint(name, numbers)}; "

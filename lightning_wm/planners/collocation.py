@@ -97,8 +97,8 @@ class Collocation(BasePlanner):
     def _relax(self, search: Search, actions: Tensor, how: Ascent, iterations: range) -> Tensor:
         """Actions `[E, N, H, A]` after steps on states and actions together, from the actions' rollout on."""
         c, rollout = self.config, search.unroll(actions)
-        if rollout.keys() != search.state.keys():
-            answers = ", ".join(sorted(rollout.keys() - search.state.keys()))
+        if more := rollout.keys() - search.state.keys():
+            answers = ", ".join(sorted(more))
             raise UserError(f"collocation moves states, and {answers} would be moved as one; type planner=grad_mpc")
         fixed = {name: value for name, value in rollout.items() if not value.is_floating_point()}
         names = [name for name in rollout if name not in fixed]

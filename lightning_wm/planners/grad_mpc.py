@@ -21,8 +21,9 @@ from torch import Tensor
 from lightning_wm.config.fields import Count, Positive, Weight, settings
 from lightning_wm.planning import starts
 from lightning_wm.planning.ascent import Ascent, ascend
-from lightning_wm.planning.base import PREVIOUS, RANDOM, ZERO, BasePlanner, SearchResult
+from lightning_wm.planning.base import PREVIOUS, RANDOM, BasePlanner, SearchResult
 from lightning_wm.planning.compiled import compiled_score
+from lightning_wm.planning.gaussian import with_zero
 from lightning_wm.planning.search import Score, Search
 from lightning_wm.planning.selection import choose
 from lightning_wm.planning.settings import PlannerConfig
@@ -77,9 +78,8 @@ class GradMPC(BasePlanner):
         origin = torch.full(candidates.shape[:2], RANDOM, device=candidates.device)
         previous, valid = starts.valid_rows(memory, "actions", candidates[:, 0])
         candidates, origin = starts.put(candidates, origin, 0, previous, valid, PREVIOUS)
-        if c.zero and c.candidates > 1:  # a single one is the previous plan where there is one
-            everywhere = torch.ones_like(valid)
-            candidates, origin = starts.put(candidates, origin, -1, torch.zeros_like(previous), everywhere, ZERO)
+        if c.zero:
+            candidates, origin = with_zero(candidates, origin, slot=-1)
         return candidates, origin
 
     def search(self, search: Search, memory: TensorDictBase | None) -> SearchResult:

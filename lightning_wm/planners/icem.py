@@ -40,7 +40,7 @@ class ICEMConfig(SamplerConfig):
     shrink: Annotated[float, Field(ge=1)] = 1.25
     """Factor by which every iteration has fewer candidates, never fewer than twice the elites."""
     keep: Natural = 5
-    """Elites that stay in the race; at most half of an iteration's candidates, so that others are drawn."""
+    """Elites that stay in the race; at most half of the candidates."""
     momentum: Share = 0.1
     """Share of the old mean and standard deviation in the new."""
 
@@ -76,8 +76,8 @@ class ICEM(BasePlanner):
             candidates, origin = around(search, mean, std, c.population(iteration), c.colour)
             if c.zero:
                 candidates, origin = with_zero(candidates, origin, slot=min(c.kept(), candidates.shape[1] - 1))
-            add_mean = torch.full_like(warm, iteration == c.iterations - 1) | (warm & (iteration == 0))
-            candidates, origin = starts.put(candidates, origin, -1, mean, add_mean, FITTED)
+            last = torch.full_like(warm, iteration == c.iterations - 1)
+            candidates, origin = starts.put(candidates, origin, -1, mean, last, FITTED)
             candidates, origin = starts.put(candidates, origin, -1, mean, warm & (iteration == 0), PREVIOUS)
             first = (remembered, warm, PREVIOUS)
             stay, stays, source = first if elites is None else (elites, torch.ones_like(warm), RANDOM)

@@ -28,12 +28,14 @@ class Both(Protocol):
 
 
 class CompiledScore:
-    """`objective.score` of one problem with fixed shapes, and its gradient with it: one program, and no graph."""
+    """`objective.score` of one problem on one kind of device, and its gradient with it: one program, and no graph."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, device: str) -> None:
+        self.problem, self.device = problem, device
         self._ready: set[torch.Size] = set()
-        self._programs: dict[str, Both] = {}
+        # Kernels are small: called from Python, as is the default, they wait for it longer than they run.
+        options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True} if device == "cpu" else {}
+        self._program: Both = torch.compile(_both(problem), dynamic=False, options=options)
 
     def __call__(self, state: State, actions: Tensor, noise: Tensor | None) -> Tensor:
         """Scores `[M]` with a gradient with respect to the actions, and to nothing else."""
@@ -42,18 +44,9 @@ class CompiledScore:
             if not _follow(values, actions):
                 return values  # who asks for the gradient says which part has none
             self._prepare(state, actions.detach(), noise)
-        both = partial(self._program(actions), state, noise=noise)
+        both = partial(self._program, state, noise=noise)
         scored: Tensor = _Scored.apply(actions, both)  # type: ignore[no-untyped-call]
         return scored
-
-    def _program(self, actions: Tensor) -> Both:
-        """What computes both on the device of the actions."""
-        device = actions.device.type
-        if device not in self._programs:
-            # Kernels are small: called from Python, as is the default, they wait for it longer than they run.
-            options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True} if device == "cpu" else {}
-            self._programs[device] = torch.compile(_both(self.problem), dynamic=False, options=options)
-        return self._programs[device]
 
     def _prepare(self, state: State, actions: Tensor, noise: Tensor | None) -> None:
         """Compile now, and print how long it took."""
@@ -62,7 +55,7 @@ class CompiledScore:
         print(f"compiling the score of {plans} plans of {horizon} steps (kept in {folder}) …", file=sys.stderr)
         begin = time.perf_counter()
         with torch.no_grad():
-            self._program(actions)(state, actions, noise)
+            self._program(state, actions, noise)
         print(f"compiled in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
         self._ready.add(actions.shape)
 
@@ -125,9 +118,10 @@ def compiled_score(problem: Problem, state: State, actions: Tensor, noise: Tenso
     """
     if not actions.requires_grad:
         return score(problem, state, actions, noise)
-    kept = next((compiled for compiled in _newest if compiled.problem == problem), None)
+    device = actions.device.type
+    kept = next((each for each in _newest if each.problem == problem and each.device == device), None)
     if kept is None:
-        kept = CompiledScore(problem)
+        kept = CompiledScore(problem, device)
         _newest.append(kept)
     return kept(state, actions, noise)
 

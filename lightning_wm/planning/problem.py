@@ -55,9 +55,13 @@ def problem_for(planner: Planner, model: WorldModel, agent: str, *, curiosity: f
     """
     if isinstance(planner, StartsFromPolicy) and planner.needs_policy and learned.get("policy") is None:
         raise UserError(no_policy(planner, f"this run learned none (agent={agent})"))
-    objective = planner.config.objective if isinstance(planner.config, PlannerConfig) else Objective()
-    problem = problem_of(model, objective, **learned)
+    problem = problem_of(model, objective_of(planner), **learned)
     return replace(problem, terms=(*problem.terms, Disagreement(-curiosity))) if curiosity else problem
+
+
+def objective_of(planner: Planner) -> Objective:
+    """What its settings say that plans are judged by; the defaults where a planner has no such settings."""
+    return planner.config.objective if isinstance(planner.config, PlannerConfig) else Objective()
 
 
 def no_policy(planner: Planner, instead: str) -> str:

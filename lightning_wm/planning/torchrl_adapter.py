@@ -12,8 +12,7 @@ from torchrl.modules import MPCPlannerBase
 from lightning_wm import rng
 from lightning_wm.errors import UserError
 from lightning_wm.planning.objective import Objective
-from lightning_wm.planning.problem import terms_of
-from lightning_wm.planning.settings import PlannerConfig
+from lightning_wm.planning.problem import objective_of, terms_of
 from lightning_wm.protocols import Planner, Problem, State
 
 
@@ -53,7 +52,7 @@ class TorchRLPlanner(MPCPlannerBase):  # type: ignore[misc]
             spec.space.low.isfinite().all() & spec.space.high.isfinite().all()
         ):
             raise UserError(f"a planner needs finite action bounds, but the environment's action_spec is {spec}")
-        objective = planner.config.objective if isinstance(planner.config, PlannerConfig) else Objective()
+        objective = objective_of(planner)
         _check(planner, objective)
         self.planner, self.seed = planner, seed
         self.reward_key, self.action_key = reward_key, action_key

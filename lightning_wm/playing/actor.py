@@ -241,7 +241,7 @@ class WorldModelActor(TensorDictModuleBase):  # type: ignore[misc]
     def _due(self) -> TensorDictBase:
         """What is remembered, moved on by the decisions that others took since it was due."""
         memory, late = self._memory, (self._used - self._replan).clamp(min=0)
-        for steps in late[late > 0].unique().tolist():
+        for steps in set(late.tolist()) - {0}:
             memory = memory.apply(partial(_moved_on, late == steps, steps))
         return memory
 
